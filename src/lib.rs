@@ -1,0 +1,8 @@
+//! Diffusion models conditioned on Gaussian mixtures: training and sampling.
+//!
+//! A training step is *recorded once* on a tape, *planned once* (memory), and *replayed* as often
+//! as needed on a device. The folders are floors of a house; each uses only the floors below it:
+//! `cli` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
+
+pub mod data;
+pub mod rng;

@@ -1,0 +1,4 @@
+//! The `gmmk` program.
+fn main() {
+    println!("gmmk {}", env!("CARGO_PKG_VERSION"));
+}
