@@ -5,4 +5,6 @@
 //! `cli` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
 
 pub mod data;
+pub mod device;
 pub mod rng;
+pub mod tape;

@@ -1,0 +1,524 @@
+//! Matrix products from a register micro-kernel.
+//!
+//! A micro-kernel computes a tile of MR x NR sums over a *batch of stretches*
+//! (`sum_b sum_k A[i][b, k] B[b, k][j]`), as batch-reduce GEMM does (Georganas et al., 2020): a 3x3
+//! convolution is three stretches (filter rows) of 3 C elements that lie side by side in NHWC, a
+//! weight gradient one stretch per picture row, a linear layer a single one. A is read where it
+//! lies, through one pointer per row; B is either packed in panels of NR columns or read where it
+//! lies too.
+
+use super::simd::{Level, level};
+use super::view::Span;
+
+/// Largest tile of any kernel: rows.
+pub const MAX_MR: usize = 12;
+/// Largest tile of any kernel: columns.
+pub const MAX_NR: usize = 32;
+
+/// Sums of one tile, row by row, `MAX_NR` apart. Aligned for the widest vector.
+#[repr(align(64))]
+pub struct Tile([f32; MAX_MR * MAX_NR]);
+
+impl Tile {
+    fn row(&self, i: usize, n: usize) -> &[f32] {
+        &self.0[i * MAX_NR..i * MAX_NR + n]
+    }
+}
+
+/// What one kernel call reads: positions are elements from the operands' starts.
+#[derive(Clone, Copy)]
+struct Args {
+    rows: [*const f32; MAX_MR],
+    a_k: usize,
+    a_batch: usize,
+    b: *const f32,
+    b_k: usize,
+    b_batch: usize,
+    k: usize,
+    batch: usize,
+    add: bool,
+}
+
+type Kernel = unsafe fn(&Args, &mut Tile);
+
+/// Kernels by number of vectors per row (1, 2) and rows, for one instruction set.
+struct Family {
+    lanes: usize,
+    mr: usize,
+    kernels: [[Kernel; MAX_MR]; 2],
+}
+
+impl Family {
+    fn nr(&self) -> usize {
+        2 * self.lanes
+    }
+}
+
+fn family() -> &'static Family {
+    match level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => &x86::AVX512,
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => &x86::AVX2,
+        _ => &PORTABLE,
+    }
+}
+
+/// The vector operations of the kernel body.
+trait Vector: Copy {
+    const LANES: usize;
+    unsafe fn zero() -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn splat(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
+}
+
+/// The kernel: MR rows, NV vectors of columns, all sums in registers.
+///
+/// # Safety
+/// Every position that `args` addresses is readable: rows `rows[..MR]`, and NV * LANES columns of b.
+#[inline(always)]
+unsafe fn body<V: Vector, const MR: usize, const NV: usize>(args: &Args, tile: &mut Tile) {
+    // SAFETY: promised by the caller; the tile holds MAX_MR x MAX_NR numbers.
+    unsafe {
+        let mut sums = [[V::zero(); NV]; MR];
+        let out = tile.0.as_mut_ptr();
+        if args.add {
+            for (i, row) in sums.iter_mut().enumerate() {
+                for (j, sum) in row.iter_mut().enumerate() {
+                    *sum = V::load(out.add(i * MAX_NR + j * V::LANES));
+                }
+            }
+        }
+        let mut rows = [std::ptr::null(); MR];
+        rows.copy_from_slice(&args.rows[..MR]);
+        for batch in 0..args.batch {
+            let mut b = args.b.add(batch * args.b_batch);
+            let mut at = batch * args.a_batch;
+            for _ in 0..args.k {
+                let mut columns = [V::zero(); NV];
+                for (j, column) in columns.iter_mut().enumerate() {
+                    *column = V::load(b.add(j * V::LANES));
+                }
+                for (row, sums) in rows.iter().zip(&mut sums) {
+                    let a = V::splat(row.add(at));
+                    for (sum, &column) in sums.iter_mut().zip(&columns) {
+                        *sum = a.mul_add(column, *sum);
+                    }
+                }
+                b = b.add(args.b_k);
+                at += args.a_k;
+            }
+        }
+        for (i, row) in sums.iter().enumerate() {
+            for (j, sum) in row.iter().enumerate() {
+                sum.store(out.add(i * MAX_NR + j * V::LANES));
+            }
+        }
+    }
+}
+
+/// A vector of plain numbers; the compiler maps it to what the target has.
+#[derive(Clone, Copy)]
+struct Plain([f32; 4]);
+
+impl Vector for Plain {
+    const LANES: usize = 4;
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0.0; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: promised by the caller of `body`.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn splat(from: *const f32) -> Self {
+        // SAFETY: as above.
+        Self([unsafe { *from }; 4])
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+        let mut out = to.0;
+        for (o, (a, b)) in out.iter_mut().zip(self.0.iter().zip(by.0)) {
+            // Without fused instructions `f32::mul_add` would be a library call.
+            *o = if cfg!(target_arch = "aarch64") {
+                a.mul_add(b, *o)
+            } else {
+                a * b + *o
+            };
+        }
+        Self(out)
+    }
+}
+
+/// Kernels of 1..=`$max` rows for one vector type; larger row counts are never asked for.
+macro_rules! kernels {
+    ($vector:ty, [$($feature:literal)?], $($mr:literal)*) => {{
+        $(#[target_feature(enable = $feature)])?
+        unsafe fn kernel<const MR: usize, const NV: usize>(args: &Args, tile: &mut Tile) {
+            // SAFETY: promised by the caller.
+            unsafe { body::<$vector, MR, NV>(args, tile) }
+        }
+        let mut table: [[Kernel; MAX_MR]; 2] = [[kernel::<1, 1>; MAX_MR], [kernel::<1, 2>; MAX_MR]];
+        $(
+            table[0][$mr - 1] = kernel::<$mr, 1>;
+            table[1][$mr - 1] = kernel::<$mr, 2>;
+        )*
+        table
+    }};
+}
+
+static PORTABLE: Family = Family {
+    lanes: 4,
+    mr: 4,
+    kernels: kernels!(Plain, [], 1 2 3 4),
+};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Args, Family, Kernel, MAX_MR, Tile, Vector, body};
+    use std::arch::x86_64::*;
+
+    macro_rules! vector {
+        ($name:ident, $raw:ty, $lanes:literal, $zero:ident, $load:ident, $set1:ident, $store:ident, $fma:ident) => {
+            #[derive(Clone, Copy)]
+            struct $name($raw);
+            impl Vector for $name {
+                const LANES: usize = $lanes;
+                #[inline(always)]
+                unsafe fn zero() -> Self {
+                    // SAFETY: only called from kernels compiled for this instruction set.
+                    Self(unsafe { $zero() })
+                }
+                #[inline(always)]
+                unsafe fn load(from: *const f32) -> Self {
+                    // SAFETY: as above; readable as `body` promises.
+                    Self(unsafe { $load(from) })
+                }
+                #[inline(always)]
+                unsafe fn splat(from: *const f32) -> Self {
+                    // SAFETY: as above.
+                    Self(unsafe { $set1(*from) })
+                }
+                #[inline(always)]
+                unsafe fn store(self, to: *mut f32) {
+                    // SAFETY: as above.
+                    unsafe { $store(to, self.0) }
+                }
+                #[inline(always)]
+                unsafe fn mul_add(self, by: Self, to: Self) -> Self {
+                    // SAFETY: as above.
+                    Self(unsafe { $fma(self.0, by.0, to.0) })
+                }
+            }
+        };
+    }
+    vector!(
+        V16,
+        __m512,
+        16,
+        _mm512_setzero_ps,
+        _mm512_loadu_ps,
+        _mm512_set1_ps,
+        _mm512_storeu_ps,
+        _mm512_fmadd_ps
+    );
+    vector!(
+        V8,
+        __m256,
+        8,
+        _mm256_setzero_ps,
+        _mm256_loadu_ps,
+        _mm256_set1_ps,
+        _mm256_storeu_ps,
+        _mm256_fmadd_ps
+    );
+
+    pub static AVX512: Family = Family {
+        lanes: 16,
+        mr: 12,
+        kernels: kernels!(V16, ["avx512f"], 1 2 3 4 5 6 7 8 9 10 11 12),
+    };
+    pub static AVX2: Family = Family {
+        lanes: 8,
+        mr: 6,
+        kernels: kernels!(V8, ["avx2,fma"], 1 2 3 4 5 6),
+    };
+}
+
+/// Columns of a panel: a packed B has its columns padded to a multiple of half of this.
+pub fn panel_columns() -> usize {
+    family().nr()
+}
+
+/// Numbers that `k` rows of `n` columns take when packed.
+pub fn packed_len(k: usize, n: usize) -> usize {
+    k * n.next_multiple_of(family().lanes)
+}
+
+/// Where B lies.
+#[derive(Clone, Copy)]
+pub enum Columns<'a> {
+    /// Panels made by [`pack`], each with all rows of all stretches.
+    Packed(&'a [f32]),
+    /// Row `k` of stretch `b` at `b * batch_stride + k * stride`. Up to [`MAX_NR`] - 1 elements past
+    /// a row's end are read (and ignored), so the slice has that many to spare.
+    InPlace {
+        /// The elements.
+        data: &'a [f32],
+        /// Distance of rows.
+        stride: usize,
+        /// Distance of stretches.
+        batch_stride: usize,
+    },
+}
+
+/// One summand of a product: A (read in place), B, and the stretches they share.
+#[derive(Clone, Copy)]
+pub struct Term<'a> {
+    /// A's elements; row i of the product starts at the position that the caller names for it.
+    pub a: Span<'a>,
+    /// Distance of A's elements along a stretch.
+    pub a_stride: usize,
+    /// Distance of A's stretches.
+    pub a_batch: usize,
+    /// B.
+    pub b: Columns<'a>,
+    /// Elements of a stretch.
+    pub k: usize,
+    /// Stretches.
+    pub batch: usize,
+}
+
+/// Computes `m` x `n` sums of `terms`, tile by tile, and hands each tile row to
+/// `store(row, first column, sums)`. `position(term, row)` is where row `row` of A starts in term
+/// number `term`.
+///
+/// # Panics
+/// If a term would read outside its operands.
+pub fn multiply(
+    m: usize,
+    n: usize,
+    terms: &[Term<'_>],
+    position: impl Fn(usize, usize) -> usize,
+    mut store: impl FnMut(usize, usize, &[f32]),
+) {
+    let family = family();
+    let mut tile = Tile([0.0; MAX_MR * MAX_NR]);
+    let steps = m.div_ceil(family.mr);
+    let mut column = 0;
+    while column < n {
+        let width = family.nr().min(n - column);
+        let vectors = width.div_ceil(family.lanes);
+        let mut row = 0;
+        for step in 0..steps {
+            // Rows are dealt out evenly: 16 rows are 8 + 8, not 12 + 4.
+            let height = (m - row).div_ceil(steps - step);
+            for (number, term) in terms.iter().enumerate() {
+                let args = term.args(column, vectors * family.lanes, number > 0, height, |i| {
+                    position(number, row + i)
+                });
+                // SAFETY: `args` checked every position; rows <= mr have kernels.
+                unsafe { family.kernels[vectors - 1][height - 1](&args, &mut tile) };
+            }
+            for i in 0..height {
+                store(row + i, column, tile.row(i, width));
+            }
+            row += height;
+        }
+        column += width;
+    }
+}
+
+impl Term<'_> {
+    /// Pointers of one tile, after checking that all it reads is there.
+    #[inline]
+    fn args(
+        &self,
+        column: usize,
+        width: usize,
+        add: bool,
+        height: usize,
+        position: impl Fn(usize) -> usize,
+    ) -> Args {
+        let total = self.k * self.batch;
+        let reach = (self.k.max(1) - 1) * self.a_stride + (self.batch.max(1) - 1) * self.a_batch;
+        let mut rows = [self.a.ptr(); MAX_MR];
+        for (i, row) in rows[..height].iter_mut().enumerate() {
+            let at = position(i);
+            assert!(
+                total == 0 || at + reach < self.a.len(),
+                "A is read past its end"
+            );
+            *row = self.a.ptr().wrapping_add(at);
+        }
+        let (data, b_k, b_batch, first) = match self.b {
+            Columns::Packed(data) => (data, width, self.k * width, total * column),
+            Columns::InPlace {
+                data,
+                stride,
+                batch_stride,
+            } => (data, stride, batch_stride, column),
+        };
+        let last = first + (self.k.max(1) - 1) * b_k + (self.batch.max(1) - 1) * b_batch + width;
+        assert!(total == 0 || last <= data.len(), "B is read past its end");
+        Args {
+            rows,
+            a_k: self.a_stride,
+            a_batch: self.a_batch,
+            b: data.as_ptr().wrapping_add(first),
+            b_k,
+            b_batch,
+            k: self.k,
+            batch: self.batch,
+            add,
+        }
+    }
+}
+
+/// Packs columns `first..first + count` of `k` rows by `n` columns into panels; element (row,
+/// column) of B is `source[row * row_stride + column * column_stride]`. Writes one panel's worth
+/// for each panel that starts in the range; `first` is a multiple of [`panel_columns`].
+/// Padding columns are zero.
+pub fn pack_panel(
+    panel: &mut [f32],
+    source: &[f32],
+    [k, width]: [usize; 2],
+    [row_stride, column_stride]: [usize; 2],
+) {
+    let padded = width.next_multiple_of(family().lanes);
+    if column_stride == 1 {
+        for (row, out) in panel.chunks_exact_mut(padded).take(k).enumerate() {
+            out[..width].copy_from_slice(&source[row * row_stride..row * row_stride + width]);
+            out[width..].fill(0.0);
+        }
+        return;
+    }
+    // Transposing in blocks of 16 rows keeps both sides in cache lines.
+    for first in (0..k).step_by(16) {
+        let rows = 16.min(k - first);
+        for column in 0..padded {
+            for row in first..first + rows {
+                panel[row * padded + column] = if column < width {
+                    source[row * row_stride + column * column_stride]
+                } else {
+                    0.0
+                };
+            }
+        }
+    }
+}
+
+/// Packs all of a B of `k` rows and `n` columns (see [`pack_panel`]) into `packed`.
+pub fn pack(packed: &mut [f32], source: &[f32], [k, n]: [usize; 2], strides: [usize; 2]) {
+    let nr = family().nr();
+    for first in (0..n).step_by(nr) {
+        let width = nr.min(n - first);
+        let panel = &mut packed[k * first..];
+        pack_panel(panel, &source[first * strides[1]..], [k, width], strides);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Philox, Stream};
+
+    fn noise(n: usize, index: u64) -> Vec<f32> {
+        let mut out = vec![0.0; n];
+        Philox::new(9, Stream::Noise, index).fill_normals(&mut out);
+        out
+    }
+
+    #[test]
+    fn products_match_f64_for_odd_sizes() {
+        for (case, &(m, n, k, batch)) in [
+            (1, 1, 1, 1),
+            (13, 33, 7, 3),
+            (12, 32, 16, 1),
+            (29, 70, 5, 2),
+            (4, 3, 100, 1),
+            (25, 16, 9, 4),
+        ]
+        .iter()
+        .enumerate()
+        {
+            let total = k * batch;
+            let a = noise(m * total, case as u64);
+            let b = noise(total * n, 100 + case as u64);
+            let mut packed = vec![f32::NAN; packed_len(total, n)];
+            pack(&mut packed, &b, [total, n], [n, 1]);
+            let transposed: Vec<f32> = (0..n * total)
+                .map(|i| b[i % total * n + i / total])
+                .collect();
+            let mut packed2 = vec![f32::NAN; packed_len(total, n)];
+            pack(&mut packed2, &transposed, [total, n], [1, total]);
+            assert_eq!(packed, packed2);
+            let mut in_place = b.clone();
+            in_place.resize(b.len() + MAX_NR, f32::NAN);
+            let columns = [
+                Columns::Packed(&packed),
+                Columns::InPlace {
+                    data: &in_place,
+                    stride: n,
+                    batch_stride: n * k,
+                },
+            ];
+            for b_form in columns {
+                let term = Term {
+                    a: a.as_slice().into(),
+                    a_stride: 1,
+                    a_batch: k,
+                    b: b_form,
+                    k,
+                    batch,
+                };
+                let mut c = vec![0.0; m * n];
+                // Twice the same term: the sum is doubled.
+                multiply(
+                    m,
+                    n,
+                    &[term, term],
+                    |_, i| i * total,
+                    |i, j, row| {
+                        c[i * n + j..i * n + j + row.len()].copy_from_slice(row);
+                    },
+                );
+                for i in 0..m {
+                    for j in 0..n {
+                        let want: f64 = (0..total)
+                            .map(|p| f64::from(a[i * total + p]) * f64::from(b[p * n + j]))
+                            .sum();
+                        assert!(
+                            (f64::from(c[i * n + j]) - 2.0 * want).abs() < 1e-4,
+                            "{m} {n} {k}: {i} {j}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "A is read past its end")]
+    fn reading_past_the_end_is_refused() {
+        let (a, b) = (noise(10, 1), noise(1000, 2));
+        let term = Term {
+            a: a.as_slice().into(),
+            a_stride: 1,
+            a_batch: 0,
+            b: Columns::Packed(&b),
+            k: 6,
+            batch: 1,
+        };
+        multiply(2, 1, &[term], |_, i| i * 5, |_, _, _| {});
+    }
+}
