@@ -6,5 +6,6 @@
 
 pub mod data;
 pub mod device;
+pub mod ops;
 pub mod rng;
 pub mod tape;

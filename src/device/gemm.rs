@@ -7,8 +7,9 @@
 //! lies, through one pointer per row; B is either packed in panels of NR columns or read where it
 //! lies too.
 
+use super::pool::Pool;
 use super::simd::{Level, level};
-use super::view::Span;
+use super::view::{RowsMut, Span};
 
 /// Largest tile of any kernel: rows.
 pub const MAX_MR: usize = 12;
@@ -254,14 +255,9 @@ mod x86 {
     };
 }
 
-/// Columns of a panel: a packed B has its columns padded to a multiple of half of this.
-pub fn panel_columns() -> usize {
-    family().nr()
-}
-
-/// Numbers that `k` rows of `n` columns take when packed.
+/// Numbers that `k` rows of `n` columns take when packed: whole panels.
 pub fn packed_len(k: usize, n: usize) -> usize {
-    k * n.next_multiple_of(family().lanes)
+    k * n.next_multiple_of(family().nr())
 }
 
 /// Where B lies.
@@ -384,20 +380,13 @@ impl Term<'_> {
     }
 }
 
-/// Packs columns `first..first + count` of `k` rows by `n` columns into panels; element (row,
-/// column) of B is `source[row * row_stride + column * column_stride]`. Writes one panel's worth
-/// for each panel that starts in the range; `first` is a multiple of [`panel_columns`].
-/// Padding columns are zero.
-pub fn pack_panel(
-    panel: &mut [f32],
-    source: &[f32],
-    [k, width]: [usize; 2],
-    [row_stride, column_stride]: [usize; 2],
-) {
+/// Packs `k` rows by `width` columns into (part of) a panel; element (row, column) of B is
+/// `source[row * strides[0] + column * strides[1]]`. Padding columns are zero.
+fn pack_panel(panel: &mut [f32], source: &[f32], [k, width]: [usize; 2], strides: [usize; 2]) {
     let padded = width.next_multiple_of(family().lanes);
-    if column_stride == 1 {
+    if strides[1] == 1 {
         for (row, out) in panel.chunks_exact_mut(padded).take(k).enumerate() {
-            out[..width].copy_from_slice(&source[row * row_stride..row * row_stride + width]);
+            out[..width].copy_from_slice(&source[row * strides[0]..row * strides[0] + width]);
             out[width..].fill(0.0);
         }
         return;
@@ -408,7 +397,7 @@ pub fn pack_panel(
         for column in 0..padded {
             for row in first..first + rows {
                 panel[row * padded + column] = if column < width {
-                    source[row * row_stride + column * column_stride]
+                    source[row * strides[0] + column * strides[1]]
                 } else {
                     0.0
                 };
@@ -417,14 +406,70 @@ pub fn pack_panel(
     }
 }
 
-/// Packs all of a B of `k` rows and `n` columns (see [`pack_panel`]) into `packed`.
+/// Packs all of a B of `k` rows and `n` columns into `packed`; element (row, column) of B is
+/// `source[row * strides[0] + column * strides[1]]`.
 pub fn pack(packed: &mut [f32], source: &[f32], [k, n]: [usize; 2], strides: [usize; 2]) {
     let nr = family().nr();
     for first in (0..n).step_by(nr) {
         let width = nr.min(n - first);
-        let panel = &mut packed[k * first..];
-        pack_panel(panel, &source[first * strides[1]..], [k, width], strides);
+        pack_panel(
+            &mut packed[k * first..],
+            &source[first * strides[1]..],
+            [k, width],
+            strides,
+        );
     }
+}
+
+/// [`pack`] for a B of `k` rows and `n` columns given element by element.
+pub fn pack_with(packed: &mut [f32], [k, n]: [usize; 2], element: impl Fn(usize, usize) -> f32) {
+    let nr = family().nr();
+    for first in (0..n).step_by(nr) {
+        let width = nr.min(n - first);
+        let padded = width.next_multiple_of(family().lanes);
+        for (i, row) in packed[k * first..]
+            .chunks_exact_mut(padded)
+            .take(k)
+            .enumerate()
+        {
+            for (j, out) in row.iter_mut().enumerate() {
+                *out = if j < width {
+                    element(i, first + j)
+                } else {
+                    0.0
+                };
+            }
+        }
+    }
+}
+
+/// [`pack`] for a B that is a stack of blocks of `k` rows each, one panel per task. `blocks` are the
+/// positions in `source` where the blocks start.
+pub fn pack_blocks(
+    pool: &Pool,
+    packed: &mut [f32],
+    (source, blocks): (&[f32], &[usize]),
+    [k, n]: [usize; 2],
+    strides: [usize; 2],
+) {
+    let nr = family().nr();
+    let panel = k * blocks.len() * nr;
+    let panels = RowsMut::of(packed, [1, 1, n.div_ceil(nr), panel]).split(1);
+    pool.run(&[panels], &mut [], |task, parts, _| {
+        let first = task * nr;
+        let width = nr.min(n - first);
+        let padded = width.next_multiple_of(family().lanes);
+        let mut part = parts.get(0);
+        let panel = part.row(0, 0);
+        for (&block, out) in blocks.iter().zip(panel.chunks_exact_mut(k * padded)) {
+            pack_panel(
+                out,
+                &source[block + first * strides[1]..],
+                [k, width],
+                strides,
+            );
+        }
+    });
 }
 
 #[cfg(test)]
@@ -461,7 +506,9 @@ mod tests {
                 .collect();
             let mut packed2 = vec![f32::NAN; packed_len(total, n)];
             pack(&mut packed2, &transposed, [total, n], [1, total]);
-            assert_eq!(packed, packed2);
+            for (x, y) in packed.iter().zip(&packed2) {
+                assert!(x.to_bits() == y.to_bits());
+            }
             let mut in_place = b.clone();
             in_place.resize(b.len() + MAX_NR, f32::NAN);
             let columns = [

@@ -123,25 +123,30 @@ pub struct Parts<'a> {
 }
 
 impl Parts<'_> {
+    /// Sample and first row of this task's part of output `i`.
+    pub fn place(&self, i: usize) -> (usize, usize) {
+        self.outputs[i].place(self.task)
+    }
+
     /// This task's rows of output `i`.
     pub fn get(&mut self, i: usize) -> RowsMut<'_> {
         // SAFETY: the pool gives each task number to one thread; &mut self allows one view at a time.
         unsafe { self.outputs[i].part(self.task) }
     }
 
-    /// This task's rows of outputs `i` and `j`.
+    /// This task's rows of several outputs at once.
     ///
     /// # Panics
-    /// If `i == j`.
-    pub fn pair(&mut self, i: usize, j: usize) -> (RowsMut<'_>, RowsMut<'_>) {
-        assert_ne!(i, j);
-        // SAFETY: as in `get`; different outputs do not overlap.
-        unsafe {
-            (
-                self.outputs[i].part(self.task),
-                self.outputs[j].part(self.task),
-            )
+    /// If an output is named twice.
+    pub fn many<const N: usize>(&mut self, outputs: [usize; N]) -> [RowsMut<'_>; N] {
+        for (i, output) in outputs.iter().enumerate() {
+            assert!(
+                !outputs[..i].contains(output),
+                "output {output} named twice"
+            );
         }
+        // SAFETY: as in `get`; different outputs do not overlap.
+        outputs.map(|i| unsafe { self.outputs[i].part(self.task) })
     }
 }
 

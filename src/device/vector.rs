@@ -122,12 +122,13 @@ multiversion! {
 }
 
 multiversion! {
-    /// d = a d + b x + c, per channel.
-    pub fn norm_apply(d: &mut [f32], x: &[f32], a: &[f32], b: &[f32], c: &[f32]) {
+    /// d = e d - m1 - (x - mean) rstd m2, per channel.
+    pub fn norm_apply(d: &mut [f32], x: &[f32], mean: &[f32], rstd: &[f32], e: &[f32], m1: &[f32], m2: &[f32]) {
         let n = d.len();
-        let (x, a, b, c) = (&x[..n], &a[..n], &b[..n], &c[..n]);
+        let (x, mean, rstd) = (&x[..n], &mean[..n], &rstd[..n]);
+        let (e, m1, m2) = (&e[..n], &m1[..n], &m2[..n]);
         for i in 0..n {
-            d[i] = a[i] * d[i] + b[i] * x[i] + c[i];
+            d[i] = e[i] * d[i] - m1[i] - (x[i] - mean[i]) * rstd[i] * m2[i];
         }
     }
 }

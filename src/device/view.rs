@@ -295,12 +295,32 @@ impl<'a> RowsMut<'a> {
         unsafe { Rows::new(self.ptr, self.layout) }
     }
 
-    /// All samples as one sample, if rows are evenly spaced across samples; else the view back.
-    pub fn merged(self) -> Result<Self, Self> {
-        match self.layout.merged() {
-            Some(layout) => Ok(Self { layout, ..self }),
-            None => Err(self),
-        }
+    /// A dense tensor as one sample of `rows` rows.
+    ///
+    /// # Panics
+    /// If it is a slice of a wider buffer, or does not divide.
+    pub fn reshape(self, rows: usize) -> Self {
+        let (len, dense) = (self.layout.len(), Layout::dense(self.layout.shape));
+        let is_dense =
+            dense.ld == self.layout.ld && dense.sample_stride == self.layout.sample_stride;
+        assert!(is_dense && len.is_multiple_of(rows), "cannot reshape");
+        let offset = self.layout.offset;
+        let layout = Layout {
+            offset,
+            ..Layout::dense([1, 1, rows, len / rows])
+        };
+        Self { layout, ..self }
+    }
+
+    /// True if rows are evenly spaced across samples.
+    pub fn can_merge(&self) -> bool {
+        self.layout.merged().is_some()
+    }
+
+    /// All samples as one sample, if [`RowsMut::can_merge`]; else unchanged.
+    pub fn merged(self) -> Self {
+        let layout = self.layout.merged().unwrap_or(self.layout);
+        Self { layout, ..self }
     }
 
     /// Parts of `rows_per_task` rows each (the last of a sample may be shorter), sample by sample.
@@ -333,14 +353,21 @@ impl Split<'_> {
         self.tasks
     }
 
+    /// Sample and first row of part number `task`.
+    pub fn place(&self, task: usize) -> (usize, usize) {
+        (
+            task / self.per_sample,
+            task % self.per_sample * self.rows_per_task,
+        )
+    }
+
     /// Part number `task`.
     ///
     /// # Safety
     /// No two live parts have the same index.
     pub(super) unsafe fn part(&self, task: usize) -> RowsMut<'_> {
         assert!(task < self.tasks);
-        let (n, block) = (task / self.per_sample, task % self.per_sample);
-        let first = block * self.rows_per_task;
+        let (n, first) = self.place(task);
         let rows = self.rows_per_task.min(self.whole.rows() - first);
         let layout = Layout {
             shape: [1, 1, rows, self.whole.cols()],

@@ -1,0 +1,68 @@
+//! Sum of tensors, each possibly resampled: where gradients meet that no other node folds in.
+
+use super::prologue::gather;
+use crate::device::call::Call;
+use crate::device::view::Rows;
+use crate::tape::backward::{Contribution, Resample};
+use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var};
+
+/// Records the sum of `parts`, a tensor of type `ty`.
+///
+/// # Errors
+/// A part whose size does not fit its resampling.
+pub fn sum(tape: &mut Tape, parts: &[Contribution], ty: &TensorType) -> Result<Var, TapeError> {
+    let vars: Vec<Var> = parts.iter().map(|p| p.var).collect();
+    let op = Add {
+        resample: parts.iter().map(|p| p.resample).collect(),
+        ty: ty.clone(),
+    };
+    tape.push_one(op, &vars)
+}
+
+/// y = sum_i resample_i(x_i).
+#[derive(Debug)]
+pub struct Add {
+    resample: Vec<Resample>,
+    ty: TensorType,
+}
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let [n, h, w, c] = self.ty.nhwc();
+        for (x, resample) in inputs.iter().zip(&self.resample) {
+            let want = match resample {
+                Resample::None => [n, h, w, c],
+                Resample::OfPool => [n, h / 2, w / 2, c],
+                Resample::OfUpsample => [n, 2 * h, 2 * w, c],
+            };
+            Mismatch::check("summand", want, x.nhwc())?;
+        }
+        Ok(vec![self.ty.clone()])
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let parts: Vec<(Rows<'_>, Resample)> = self
+            .resample
+            .iter()
+            .enumerate()
+            .map(|(i, &r)| (call.input(i), r))
+            .collect();
+        let y = call.output(0);
+        let width = y.shape()[2];
+        call.pool().run(&[y.split(64)], &mut [], |_, tasks, _| {
+            let (n, first) = tasks.place(0);
+            let mut y = tasks.get(0);
+            for r in 0..y.rows() {
+                let out = y.row(0, r);
+                out.fill(0.0);
+                for &part in &parts {
+                    gather(part, n, first + r, width, out);
+                }
+            }
+        });
+    }
+}

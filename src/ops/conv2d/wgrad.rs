@@ -1,0 +1,156 @@
+//! Weight gradient of a 3x3 convolution:
+//! dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] act(x)[n,p+r-1,q+s-1,c], db[k] = sum dy[..,k].
+
+use super::tile::{Area, Tiles};
+use crate::device::call::Call;
+use crate::device::gemm::{self, Columns, MAX_NR, Term};
+use crate::device::vector;
+use crate::device::view::{Rows, RowsMut};
+use crate::ops::linear::{Cut, finish};
+use crate::ops::prologue::{Loader, Prologue};
+use crate::tape::backward::{Backward, Mode};
+use crate::tape::{Mismatch, Op, TapeError, TensorType, Var, Workspace};
+
+/// Records the gradients of weight and bias into the gradient arena.
+pub(super) fn record(
+    b: &mut Backward<'_>,
+    [x, dy]: [Var; 2],
+    norm: &[Var],
+    (prologue, upsample): (Prologue, bool),
+    [w, bias]: [Var; 2],
+) -> Result<(), TapeError> {
+    let (dw, dw_mode) = b.param_grad(w)?;
+    let (db, db_mode) = b.param_grad(bias)?;
+    let mut inputs = vec![x, dy];
+    inputs.extend(norm);
+    let op = Conv2dWgrad {
+        prologue,
+        upsample,
+        modes: [dw_mode, db_mode],
+    };
+    b.tape.push_into(op, &inputs, vec![dw, db]);
+    Ok(())
+}
+
+/// dw [k, 3, 3, c] and db [k]. Inputs: x, dy, the norm's operands.
+#[derive(Debug)]
+pub struct Conv2dWgrad {
+    prologue: Prologue,
+    upsample: bool,
+    modes: [Mode; 2],
+}
+
+impl Op for Conv2dWgrad {
+    fn name(&self) -> &'static str {
+        "conv2d_wgrad"
+    }
+
+    fn infer(&self, _: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        Ok(Vec::new())
+    }
+
+    fn workspace(&self, inputs: &[&TensorType], _: &[&TensorType]) -> Workspace {
+        let (c, k) = (inputs[0].channels(), inputs[1].channels());
+        let tiles = Tiles::new(inputs[1].nhwc(), c);
+        Workspace {
+            shared: Cut::new(tiles.count(), k).groups * k * (9 * c + 1),
+            per_thread: tiles.scratch_len() + 2 * c + MAX_NR,
+        }
+    }
+
+    fn flops(&self, inputs: &[&TensorType], _: &[&TensorType]) -> u64 {
+        2 * (inputs[1].len() * 9 * inputs[0].channels()) as u64
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let loader = Loader::new(call, self.prologue, 0, 2);
+        let dy = call.input(1);
+        let (c, k) = (loader.x.cols(), dy.cols());
+        let tiles = Tiles::new(dy.shape(), c);
+        let cut = Cut::new(tiles.count(), k);
+        let sums = call.shared();
+        let split = RowsMut::of(sums, [cut.groups, 1, k, 9 * c + 1]).split(cut.height);
+        call.pool()
+            .run(&[split], call.scratch(), |_, parts, scratch| {
+                let (group, first) = parts.place(0);
+                let mut out = parts.get(0);
+                for m in 0..out.rows() {
+                    out.row(0, m).fill(0.0);
+                }
+                let (table, act) = scratch.split_at_mut(2 * c);
+                for unit in cut.range(group) {
+                    let (place, pixels) = tiles.task(unit);
+                    let area = tiles.area(place, pixels);
+                    area.fill(&loader, self.upsample, table, act);
+                    add_products(&tiles, &area, dy, act, first, &mut out);
+                    add_columns(&area, dy, tiles.width(), first, &mut out);
+                }
+            });
+        finish(call, sums, cut.groups, self.modes);
+    }
+}
+
+/// Pictures whose products are added up in registers before they join the sums in memory.
+const PICTURES: usize = 8;
+
+/// Adds the products of one task's pixels to `out`, rows `first..` of the weight gradient.
+fn add_products(
+    tiles: &Tiles,
+    area: &Area,
+    dy: Rows<'_>,
+    act: &[f32],
+    first: usize,
+    out: &mut RowsMut<'_>,
+) {
+    let [n, pictures, rows] = area.pictures();
+    let (w, pitch) = (tiles.width(), tiles.pitch());
+    let c = pitch / (w + 2);
+    for filter_row in 0..3 {
+        for from in (0..pictures).step_by(PICTURES) {
+            let count = PICTURES.min(pictures - from);
+            let terms: [Term<'_>; PICTURES] = std::array::from_fn(|i| {
+                let picture = from + i.min(count - 1);
+                Term {
+                    a: dy.span(n + picture, area.first_in_picture()),
+                    a_stride: dy.ld(),
+                    a_batch: w * dy.ld(),
+                    b: Columns::InPlace {
+                        data: &act[(picture * (rows + 2) + filter_row) * pitch..],
+                        stride: c,
+                        batch_stride: pitch,
+                    },
+                    k: w,
+                    batch: rows,
+                }
+            });
+            let height = out.rows();
+            gemm::multiply(
+                height,
+                3 * c,
+                &terms[..count],
+                |_, m| first + m,
+                |m, j, sums| {
+                    let at = filter_row * 3 * c + j;
+                    vector::add(sums, &mut out.row(0, m)[at..at + sums.len()]);
+                },
+            );
+        }
+    }
+}
+
+/// Adds the column sums of dy to the last column of `out`.
+fn add_columns(area: &Area, dy: Rows<'_>, w: usize, first: usize, out: &mut RowsMut<'_>) {
+    let [n, pictures, rows] = area.pictures();
+    let height = out.rows();
+    let last = out.cols() - 1;
+    for picture in n..n + pictures {
+        for pixel in area.first_in_picture()..area.first_in_picture() + rows * w {
+            for (m, &d) in dy.row(picture, pixel)[first..first + height]
+                .iter()
+                .enumerate()
+            {
+                out.row(0, m)[last] += d;
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Conditioning tokens: tok_k = A_k (c_k + Z_k), Z_k drawn from a Gaussian mixture (paper Eq. 8-9).
+//!
+//! Nothing is stored: Z is a function of (seed, stream, number), the code c_k of the feature alone.
+
+use super::timestep::{check_draw, join};
+use crate::device::call::Call;
+use crate::rng::{self, CODE_SEED, Philox, Stream};
+use crate::tape::{Mismatch, Op, TensorType};
+
+/// Tokens [n, k, width]. Inputs: attributes [n, k] (U8, 0 or 1), the seed [2], and the numbers [n, 2]
+/// of the latents (picture's row, or sample number).
+#[derive(Debug)]
+pub struct LatentTokens {
+    /// Elements of a token.
+    pub width: usize,
+    /// [`Stream::LatentFixed`] or [`Stream::LatentFresh`].
+    pub stream: Stream,
+    /// Means of the equally weighted components.
+    pub means: Vec<f32>,
+    /// Standard deviation of every component.
+    pub sigma: f32,
+    /// Factor gamma on the feature code; 0 leaves it out.
+    pub code: f32,
+}
+
+impl LatentTokens {
+    fn fill(&self, seed: u64, index: u64, feature: usize, out: &mut [f32]) {
+        let latent = Philox::new(seed, self.stream, index);
+        let code = Philox::new(CODE_SEED, Stream::FeatureCode, feature as u64);
+        let components = self.means.len() as u32;
+        for (n, out) in out.iter_mut().enumerate() {
+            let element = feature * self.width + n;
+            let words = latent.block((element / 2) as u32);
+            let lane = element % 2;
+            let mean = self.means[rng::scale(words[lane], components) as usize];
+            let normal = rng::box_muller_f32(words[2], words[3])[lane];
+            let bit = code.block((n / 128) as u32)[n / 32 % 4] >> (n % 32) & 1;
+            let sign = if bit == 1 { 1.0 } else { -1.0 };
+            *out = self.code * sign + (mean + self.sigma * normal);
+        }
+    }
+}
+
+impl Op for LatentTokens {
+    fn name(&self) -> &'static str {
+        "latent_tokens"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let n = check_draw(inputs[1], inputs[2])?;
+        let k = inputs[0].channels();
+        Mismatch::check("attributes", &TensorType::u8(&[n, k]), inputs[0])?;
+        Ok(vec![TensorType::f32(&[n, k, self.width])])
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let attributes = call.input_slice::<u8>(0);
+        let seed = join(call.input_slice(1));
+        let index = call.input_slice::<u32>(2);
+        let tokens = call.output(0);
+        let k = tokens.rows();
+        call.pool().run(&[tokens.split(k)], &mut [], |n, parts, _| {
+            let mut tokens = parts.get(0);
+            for feature in 0..k {
+                let out = tokens.row(0, feature);
+                if attributes[n * k + feature] == 0 {
+                    out.fill(0.0);
+                } else {
+                    self.fill(seed, join(&index[2 * n..]), feature, out);
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Case tokens/2x8 of the paper's reference vectors.
+    #[test]
+    fn tokens_match_the_reference() {
+        let op = LatentTokens {
+            width: 8,
+            stream: Stream::LatentFixed,
+            means: vec![-1.0, 0.0, 1.0],
+            sigma: 0.2,
+            code: 1.0,
+        };
+        let mut token = [0.0; 8];
+        op.fill(11, 5, 0, &mut token);
+        let want = [
+            -0.054878596127124646,
+            1.1026630483198692,
+            -0.31966744370312195,
+            0.9266019705529893,
+            -2.1887475631649695,
+            0.6624014078813568,
+            0.8766412132756839,
+            -0.2540218472451621,
+        ];
+        for (got, want) in token.iter().zip(want) {
+            assert!(
+                (f64::from(*got) - want).abs() < 2e-6 + 1e-5 * want.abs(),
+                "{got} {want}"
+            );
+        }
+    }
+}

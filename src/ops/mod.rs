@@ -1,0 +1,20 @@
+//! The ops: one file (or folder) each, with shape rule, gradient rule and CPU code.
+//!
+//! To add one: a file here with a type that implements [`crate::tape::Op`], a line below, and a case
+//! in `tests/ops.rs`.
+
+pub mod adamw;
+pub mod add;
+pub mod attention;
+pub mod concat;
+pub mod conv2d;
+pub mod group_norm;
+pub mod latent_tokens;
+pub mod linear;
+pub mod mse;
+pub mod norm_pool;
+pub mod prologue;
+pub mod q_sample;
+pub mod time_embedding;
+pub mod timestep;
+pub mod unpack;

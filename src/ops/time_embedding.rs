@@ -1,0 +1,53 @@
+//! Sinusoidal embedding of the time step, as diffusers computes it in f32.
+
+use crate::device::call::Call;
+use crate::tape::{Mismatch, Op, TensorType};
+
+/// [n, dim] from step indices [n] (U32): with h = dim / 2 and
+/// freq_j = exp(-ln(10000) j / (h - freq_shift)), the cosines then the sines of t freq_j
+/// (`flip_sin_to_cos`), or the sines then the cosines; an odd `dim` ends in a zero.
+#[derive(Debug)]
+pub struct TimeEmbedding {
+    /// Width of the embedding.
+    pub dim: usize,
+    /// Cosines first.
+    pub flip_sin_to_cos: bool,
+    /// Subtracted from h in the exponent.
+    pub freq_shift: f32,
+}
+
+impl Op for TimeEmbedding {
+    fn name(&self) -> &'static str {
+        "time_embedding"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let n = inputs[0].len();
+        Mismatch::check("time steps", &TensorType::u32(&[n]), inputs[0])?;
+        Ok(vec![TensorType::f32(&[n, self.dim])])
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let t = call.input_slice::<u32>(0);
+        let half = self.dim / 2;
+        let rate = -(10_000.0_f32.ln());
+        for (row, &t) in call
+            .output_slice::<f32>(0)
+            .chunks_exact_mut(self.dim)
+            .zip(t)
+        {
+            row.fill(0.0);
+            for j in 0..half {
+                let frequency = (rate * j as f32 / (half as f32 - self.freq_shift)).exp();
+                let (sin, cos) = (t as f32 * frequency).sin_cos();
+                let (first, second) = if self.flip_sin_to_cos {
+                    (cos, sin)
+                } else {
+                    (sin, cos)
+                };
+                row[j] = first;
+                row[half + j] = second;
+            }
+        }
+    }
+}
