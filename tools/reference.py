@@ -208,7 +208,9 @@ def relative(got, want):
 
 def store(folder, name, tensors):
     narrow = {k: (t if t.dtype == torch.int64 else t.float()).contiguous() for k, t in tensors.items()}
-    save_file(narrow, folder / f"{name}.safetensors", metadata={"format": "pt"})
+    path = folder / f"{name}.safetensors"
+    save_file(narrow, path, metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def make(args):
