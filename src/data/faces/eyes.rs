@@ -20,12 +20,12 @@ impl Eye {
     fn new(face: &Face, side: f32) -> Self {
         let grow = 1.0 + 0.06 * face.own.upper[1] + if face.has(Attractive) { 0.07 } else { 0.0 };
         let (x, y) = face.at(side * face.shape.eye_x, face.shape.eye_y);
-        let h = if face.has(NarrowEyes) { 1.25 } else { 3.3 };
+        let h = if face.has(NarrowEyes) { 1.3 } else { 3.6 };
         Self {
             side,
             x,
             y: y + side * 0.5 * face.uneven(3),
-            w: 6.1 * grow,
+            w: 6.4 * grow,
             h: h * grow * if face.has(Smiling) { 0.92 } else { 1.0 },
         }
     }

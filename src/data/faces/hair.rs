@@ -84,7 +84,7 @@ impl<'a> Mane<'a> {
                     * angle.sin();
             points.push((
                 50.0 - rx * bump * angle.cos() - 1.2 * self.face.yaw(),
-                DOME_Y - ry * bump * angle.sin().powf(0.85),
+                DOME_Y - ry * bump * angle.sin().max(0.0).powf(0.85),
             ));
         }
         points.extend((1..=steps).map(|i| self.edge(1.0, heights(i))));

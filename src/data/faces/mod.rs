@@ -60,8 +60,6 @@ fn paint(face: &Face, canvas: &mut Canvas) {
     let [right, down, roll, zoom] = face.own.pose;
     let shift = (2.5 * right, 1.3 * down);
     let zoom = 1.01 + 0.045 * zoom;
-    canvas.pose((CENTRE.0, 95.0), shift, 0.15 * 8.0 * roll, zoom);
-    scene::neck(face, canvas);
     canvas.pose((CENTRE.0, 72.0), shift, 8.0 * roll, zoom);
     hair::back(face, canvas);
     canvas.pose((CENTRE.0, 95.0), shift, 0.15 * 8.0 * roll, zoom);
