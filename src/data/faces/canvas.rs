@@ -2,7 +2,7 @@
 
 use tiny_skia::{
     Color, FillRule, GradientStop, LineCap, LineJoin, LinearGradient, Mask, Paint, Path,
-    PathBuilder, Pixmap, Point, RadialGradient, Rect, Shader, SpreadMode, Stroke, Transform,
+    PathBuilder, Pixmap, Point, Rect, Shader, SpreadMode, Stroke, Transform,
 };
 
 /// Side of the canvas in drawing units.
@@ -214,19 +214,36 @@ impl Canvas {
 
     /// A soft upright ellipse: `alpha` in the middle, fading to nothing at its rim.
     pub fn glow(&mut self, (x, y): (f32, f32), rx: f32, ry: f32, color: Rgb, alpha: f32) {
-        let stop = |at: f32, part: f32| GradientStop::new(at, color.color(alpha * part));
-        let squash = Transform::from_translate(x, y).pre_scale(1.0, ry / rx);
-        let shader = RadialGradient::new(
-            Point::zero(),
-            0.0,
-            Point::zero(),
-            rx,
-            vec![stop(0.0, 1.0), stop(0.5, 0.7), stop(1.0, 0.0)],
-            SpreadMode::Pad,
-            squash,
-        );
-        if let Some(shader) = shader {
-            self.fill(&Outline::ellipse((x, y), rx, ry), Ink(shader));
+        let Some(to_units) = self.place.invert() else {
+            return;
+        };
+        let mut middle = Point::from_xy(x, y);
+        self.place.map_point(&mut middle);
+        let side = self.pixmap.width() as usize;
+        let reach = rx.max(ry) * (self.place.sx.hypot(self.place.ky));
+        let span = |at: f32| {
+            (at - reach).max(0.0) as usize..((at + reach).max(0.0) as usize + 1).min(side)
+        };
+        let color = [color.0, color.1, color.2].map(|c| c.clamp(0.0, 1.0) * 255.0);
+        let mask = self.clip.as_ref().map(Mask::data);
+        let pixels = self.pixmap.data_mut();
+        for row in span(middle.y) {
+            for column in span(middle.x) {
+                let mut at = Point::from_xy(column as f32 + 0.5, row as f32 + 0.5);
+                to_units.map_point(&mut at);
+                let (u, v) = ((at.x - x) / rx, (at.y - y) / ry);
+                let inside = 1.0 - u * u - v * v;
+                if inside <= 0.0 {
+                    continue;
+                }
+                let place = row * side + column;
+                let seen = mask.map_or(1.0, |m| f32::from(m[place]) / 255.0);
+                let opacity = alpha * seen * inside * inside * (3.0 - 2.0 * inside);
+                for (byte, c) in pixels[place * 4..].iter_mut().zip(color) {
+                    let old = f32::from(*byte);
+                    *byte = (old + (c - old) * opacity + 0.5) as u8;
+                }
+            }
         }
     }
 

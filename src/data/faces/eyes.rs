@@ -18,7 +18,7 @@ struct Eye {
 
 impl Eye {
     fn new(face: &Face, side: f32) -> Self {
-        let grow = 1.0 + 0.06 * face.own.upper[1] + if face.has(Attractive) { 0.07 } else { 0.0 };
+        let grow = 1.0 + 0.06 * face.own.upper[1] + if face.has(Attractive) { 0.12 } else { 0.0 };
         let (x, y) = face.at(side * face.shape.eye_x, face.shape.eye_y);
         let h = if face.has(NarrowEyes) { 1.3 } else { 3.6 };
         Self {
@@ -156,7 +156,7 @@ fn brow(face: &Face, eye: &Eye, canvas: &mut Canvas) {
     let thick = match (face.has(BushyEyebrows), face.has(Male)) {
         (true, _) => 2.5,
         (_, true) => 1.25,
-        _ => 0.9,
+        _ => 1.05,
     };
     let arch = if face.has(ArchedEyebrows) { 4.4 } else { 0.9 };
     let male = if face.has(Male) { 0.9 } else { 0.0 };
@@ -165,23 +165,23 @@ fn brow(face: &Face, eye: &Eye, canvas: &mut Canvas) {
         - if face.has(ArchedEyebrows) { 0.2 } else { 0.0 };
     let at = |u: f32, lift: f32| (eye.x + eye.side * u, y - lift);
     let brow = [
-        at(-6.6, -0.5 - thick),
+        at(-6.8, 0.1 - 0.5 * thick),
         at(-1.0, arch * 0.6 + thick),
-        at(3.0, arch + thick * 0.9),
+        at(2.6, arch + thick * 0.9),
         at(8.2, -0.6 - 0.2 * arch),
-        at(3.0, arch - thick * 0.7),
+        at(2.6, arch - thick * 0.7),
         at(-1.0, arch * 0.6 - thick),
-        at(-6.6, -0.5 - 0.6 - thick),
+        at(-6.8, -0.5 - thick),
     ];
     let brow = if face.has(BushyEyebrows) {
         [
-            at(-7.6, 1.6),
+            at(-7.6, 2.6),
             brow[1],
             brow[2],
             at(8.8, -1.0),
             brow[4],
             brow[5],
-            at(-7.6, -3.0),
+            at(-7.6, -2.0),
         ]
     } else {
         brow

@@ -130,7 +130,7 @@ impl Shape {
         let when = |a: Attribute, amount: f32| if has(a) { amount } else { 0.0 };
         let [width, length, jaw, chin] = own.build;
         let [spacing, _, _, nose] = own.upper;
-        let head = 23.8 + 0.8 * width + when(Male, 0.7) + when(Chubby, 2.4) - when(OvalFace, 1.6);
+        let head = 23.8 + 0.8 * width + when(Male, 0.7) + when(Chubby, 2.4) - when(OvalFace, 2.2);
         let sag = if has(Young) { 0.0 } else { 0.8 };
         Self {
             top: 13.0,
@@ -138,10 +138,10 @@ impl Shape {
             jaw: head - 5.6 + 0.8 * jaw + when(Male, 1.6) + when(Chubby, 3.4) + sag
                 - when(OvalFace, 1.2),
             chin: 8.6 + chin + when(Male, 3.0) + when(Chubby, 4.0) - when(OvalFace, 0.8),
-            bottom: 81.0 + length + when(Male, 0.8) + when(OvalFace, 2.0) - when(Chubby, 0.8),
+            bottom: 81.0 + length + when(Male, 0.8) + when(OvalFace, 2.8) - when(Chubby, 0.8),
             eye_y: 45.5,
             eye_x: 11.6 + 0.5 * spacing,
-            nose_y: 60.5 + 0.8 * nose + when(BigNose, 1.0),
+            nose_y: 60.5 + 0.8 * nose + when(BigNose, 1.6),
             mouth_y: 69.0 + 0.6 * own.lower[1] + when(OvalFace, 0.6),
         }
     }

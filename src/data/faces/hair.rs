@@ -210,13 +210,19 @@ fn hairline(face: &Face, reach: f32) -> Vec<(f32, f32)> {
     } else {
         (20.5, 25.5, 34.0)
     };
+    let swept = if face.has(Male) && face.has(StraightHair) && !face.has(RecedingHairline) {
+        6.0
+    } else {
+        0.0
+    };
     let side = if face.has(Male) { 1.2 } else { 2.2 };
+    let sweep = (part * 99.0).signum();
     let half = |k: f32| {
         [
             face.at(k * (s.head - side), reach),
             face.at(k * (s.head - side - 0.8), 42.0),
             face.at(k * s.head * 0.86, temple),
-            face.at(k * s.head * 0.52, corner),
+            face.at(k * s.head * 0.52, corner + 0.5 * swept * (1.0 + k * sweep)),
         ]
     };
     let mut line = half(-1.0).to_vec();

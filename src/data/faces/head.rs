@@ -79,7 +79,13 @@ fn cheeks(face: &Face, canvas: &mut Canvas) {
                 face.at(side * 17.0, s.eye_y + 18.5),
                 face.at(side * 13.5, s.eye_y + 23.0),
             ]);
-            canvas.glow(bone, 7.5, 4.2, Rgb(1.0, 0.95, 0.88), 0.6);
+            canvas.glow(
+                bone,
+                7.5,
+                4.2,
+                face.skin.mix(Rgb(1.0, 0.97, 0.90), 0.6),
+                0.75,
+            );
             canvas.stroke(&hollow, 4.4, Ink::veil(face.shadow, 0.22));
             canvas.stroke(&hollow, 2.0, Ink::veil(face.shadow, 0.3));
         }

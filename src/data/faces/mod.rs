@@ -59,7 +59,7 @@ fn paint(face: &Face, canvas: &mut Canvas) {
     scene::background(face, canvas);
     let [right, down, roll, zoom] = face.own.pose;
     let shift = (2.5 * right, 1.3 * down);
-    let zoom = 1.01 + 0.045 * zoom;
+    let zoom = 1.065 + 0.045 * zoom;
     canvas.pose((CENTRE.0, 72.0), shift, 8.0 * roll, zoom);
     hair::back(face, canvas);
     canvas.pose((CENTRE.0, 95.0), shift, 0.15 * 8.0 * roll, zoom);

@@ -9,7 +9,7 @@ use super::scene::pick;
 pub fn nose(face: &Face, canvas: &mut Canvas) {
     let s = &face.shape;
     let big = face.has(BigNose);
-    let wide = 4.3 + 0.4 * face.own.lower[3] + if big { 2.6 } else { 0.0 }
+    let wide = 4.3 + 0.4 * face.own.lower[3] + if big { 3.4 } else { 0.0 }
         - if face.has(PointyNose) { 1.4 } else { 0.0 };
     let lean = 1.6 * face.yaw() + 0.5 * face.uneven(2);
     let at = |x: f32, y: f32| {
@@ -68,12 +68,12 @@ pub fn nose(face: &Face, canvas: &mut Canvas) {
         ];
         canvas.stroke(
             &Outline::curve(&base),
-            if big { 1.5 } else { 1.0 },
+            if big { 2.2 } else { 1.0 },
             Ink::veil(face.shadow.shade(0.85), 0.75),
         );
     }
     for nostril in [-1.0, 1.0] {
-        let r = if big { 1.5 } else { 1.0 };
+        let r = if big { 2.0 } else { 1.0 };
         let hole = Outline::ellipse(at(nostril * wide * 0.5, s.nose_y - 0.2), r, r * 0.7);
         canvas.fill(&hole, Ink::veil(face.shadow.shade(0.5), 0.85));
     }
@@ -93,16 +93,16 @@ impl<'a> Mouth<'a> {
     fn new(face: &'a Face) -> Self {
         let when = |yes: bool, amount: f32| if yes { amount } else { 0.0 };
         let (smile, open) = (face.has(Smiling), face.has(MouthSlightlyOpen));
-        let full = when(face.has(BigLips), 1.3) + 0.25 * face.own.lower[2]
+        let full = when(face.has(BigLips), 1.8) + 0.25 * face.own.lower[2]
             - when(face.has(Male), 0.4)
             - when(!face.has(Young), 0.2)
             - when(smile, 0.2);
         Self {
             face,
-            wide: 8.6 + 0.5 * face.own.lower[0] + when(smile, 3.4) + when(face.has(BigLips), 0.6)
+            wide: 9.2 + 0.5 * face.own.lower[0] + when(smile, 4.0) + when(face.has(BigLips), 0.6)
                 - when(open && !smile, 0.8),
-            bend: if smile { 3.5 } else { -0.7 },
-            gape: when(open, if smile { 5.2 } else { 4.4 }),
+            bend: if smile { 4.4 } else { -0.3 },
+            gape: when(open, if smile { 5.6 } else { 5.4 }),
             upper: 1.7 + full,
             lower: 2.2 + 1.3 * full,
         }
@@ -111,7 +111,7 @@ impl<'a> Mouth<'a> {
     /// A point at `u`, `drop` below the line of the closed mouth.
     fn at(&self, u: f32, drop: f32) -> (f32, f32) {
         let line = self.bend * (0.5 - 1.5 * u * u);
-        let tilt = 0.6 * self.face.uneven(1) * u;
+        let tilt = 0.3 * self.face.uneven(1) * u;
         self.face
             .at(u * self.wide, self.face.shape.mouth_y + line + tilt + drop)
     }
@@ -154,7 +154,7 @@ pub fn mouth(face: &Face, canvas: &mut Canvas) {
             &m.between(|u| m.roof(u), |u| m.floor(u)),
             Ink::flat(Rgb(0.24, 0.03, 0.05)),
         );
-        let bite = if face.has(Smiling) { 0.72 } else { 0.42 };
+        let bite = if face.has(Smiling) { 0.7 } else { 0.3 };
         let teeth = m.between(
             |u| m.roof(u) * 0.95,
             |u| m.roof(u) + bite * (m.floor(u) - m.roof(u)),
@@ -172,7 +172,7 @@ pub fn mouth(face: &Face, canvas: &mut Canvas) {
     );
     if m.gape == 0.0 {
         let parting = Outline::curve(&m.line(|_| 0.0));
-        canvas.stroke(&parting, 0.9, Ink::flat(color.shade(0.38)));
+        canvas.stroke(&parting, 1.25, Ink::flat(color.shade(0.34)));
     }
     if face.has(Smiling) {
         for u in [-1.0, 1.0] {

@@ -7,7 +7,7 @@ use super::face::{FLOOR, Face};
 const INK: Rgb = Rgb(0.06, 0.06, 0.09);
 const WHITE: Rgb = Rgb(0.97, 0.97, 0.98);
 
-/// A smooth gradient of two related hues, a soft blob, darker corners.
+/// A smooth gradient of two related hues, a soft blob; a halo of light behind beauty.
 pub fn background(face: &Face, canvas: &mut Canvas) {
     let [hue, other, colour, value] = face.own.backdrop;
     let [direction, x, y, brightness] = face.own.blob;
@@ -22,7 +22,16 @@ pub fn background(face: &Face, canvas: &mut Canvas) {
     } else {
         far.shade(0.5)
     };
-    canvas.glow((100.0 * x, 80.0 * y), 42.0, 36.0, spot, 0.55);
+    canvas.glow((100.0 * x, 80.0 * y), 42.0, 36.0, spot, 0.5);
+    if face.has(Attractive) {
+        canvas.glow(
+            (50.0, 40.0),
+            56.0,
+            54.0,
+            near.mix(Rgb(1.0, 0.96, 0.86), 0.75),
+            0.6,
+        );
+    }
 }
 
 /// Neck and chest, with the shadow of the chin.
