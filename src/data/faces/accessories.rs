@@ -119,7 +119,7 @@ pub fn earrings(face: &Face, canvas: &mut Canvas) {
     }
     let s = &face.shape;
     let kind = pick(face.own.jewels[0], 4);
-    let metal = if kind % 2 == 0 { GOLD } else { SILVER };
+    let metal = [GOLD, SILVER][kind % 2];
     for side in [-1.0, 1.0] {
         let x = 50.0 + side * (s.head + 1.4) - 1.2 * face.yaw();
         let y = s.eye_y + 12.5;

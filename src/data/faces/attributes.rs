@@ -208,18 +208,19 @@ mod tests {
     use crate::data::attributes::CELEBA;
 
     #[test]
+    #[rustfmt::skip]
     fn names_follow_the_file() {
-        assert_eq!(Young as usize, 39);
-        let spelt = [(FiveOClockShadow, "5_o_Clock_Shadow")].into_iter().chain(
-            [
-                Bald, Blurry, Goatee, Male, Mustache, Smiling, WavyHair, WearingHat, Young,
-            ]
-            .map(|a| (a, "")),
-        );
-        for (attribute, name) in spelt {
-            let want = CELEBA[attribute as usize].replace('_', "");
-            let got = format!("{attribute:?}").replace("FiveOClockShadow", "5oClockShadow");
-            assert_eq!(got, want, "{name}");
+        let all = [
+            FiveOClockShadow, ArchedEyebrows, Attractive, BagsUnderEyes, Bald, Bangs, BigLips,
+            BigNose, BlackHair, BlondHair, Blurry, BrownHair, BushyEyebrows, Chubby, DoubleChin,
+            Eyeglasses, Goatee, GrayHair, HeavyMakeup, HighCheekbones, Male, MouthSlightlyOpen,
+            Mustache, NarrowEyes, NoBeard, OvalFace, PaleSkin, PointyNose, RecedingHairline,
+            RosyCheeks, Sideburns, Smiling, StraightHair, WavyHair, WearingEarrings, WearingHat,
+            WearingLipstick, WearingNecklace, WearingNecktie, Young,
+        ];
+        for (k, (attribute, name)) in all.into_iter().zip(CELEBA).enumerate() {
+            let name = name.replace('_', "").replace("5o", "FiveO");
+            assert_eq!((attribute as usize, format!("{attribute:?}")), (k, name));
         }
     }
 
