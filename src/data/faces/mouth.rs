@@ -93,7 +93,9 @@ impl<'a> Mouth<'a> {
     fn new(face: &'a Face) -> Self {
         let when = |yes: bool, amount: f32| if yes { amount } else { 0.0 };
         let (smile, open) = (face.has(Smiling), face.has(MouthSlightlyOpen));
-        let full = when(face.has(BigLips), 1.8) + 0.25 * face.own.lower[2]
+        let full = when(face.has(BigLips), 1.8)
+            + when(face.has(WearingLipstick), 0.7)
+            + 0.25 * face.own.lower[2]
             - when(face.has(Male), 0.4)
             - when(!face.has(Young), 0.2)
             - when(smile, 0.2);
@@ -188,8 +190,8 @@ fn lip_color(face: &Face) -> Rgb {
         if face.has(Male) { 0.36 } else { 0.46 },
     );
     let reds = [
-        Rgb(0.82, 0.05, 0.12),
-        Rgb(0.70, 0.02, 0.16),
+        Rgb(0.88, 0.03, 0.10),
+        Rgb(0.76, 0.01, 0.15),
         Rgb(0.86, 0.08, 0.30),
     ];
     let red = reds[pick(face.own.makeup[0], reds.len())];
