@@ -480,7 +480,7 @@ mod tests {
 
     impl Write for Small {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            match self.1 - self.0.get_ref().len() {
+            match self.1 - self.0.position() as usize {
                 0 => Err(ErrorKind::StorageFull.into()),
                 room => self.0.write(&bytes[..room.min(bytes.len())]),
             }

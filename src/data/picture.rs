@@ -180,7 +180,7 @@ mod tests {
         let side = 128_u32;
         let board: Vec<u8> = (0..side * side)
             .flat_map(|i| {
-                [if (i % side + i / side) % 2 == 0 {
+                [if (i % side + i / side).is_multiple_of(2) {
                     0
                 } else {
                     255
