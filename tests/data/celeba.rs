@@ -89,99 +89,48 @@ fn celeba_in_official_nested_and_png_folders() {
     }
 }
 
+/// What is replaced in a good list | by what | parts of the message.
+const BAD_LISTS: [&str; 9] = [
+    "4\n|5\n|list_attr_celeba.txt:1: |rows that follow (4)|count 5",
+    "4\n||list_attr_celeba.txt:1: |the number of pictures|`Bald Smiling",
+    "Young||txt:3: |2 values|3 values",
+    "3.jpg -1  1  1|3.jpg -1  1|txt:5: |3 values|`000003.jpg` and 2 values",
+    "3.jpg -1  1  1|3.jpg -1  1  1 1|txt:5: |3 values|4 values",
+    "3.jpg -1  1|3.jpg -1  2|txt:5: |1 or -1 for Smiling of 000003.jpg|`2`",
+    "3.jpg -1  1|3.jpg  0  1|txt:5: |1 or -1 for Bald|`0`",
+    "3.jpg|2.jpg|txt:5: |one row per picture|first on line 4",
+    "Young|Bald|txt:2: |different names|`Bald` as name 3",
+];
+
 #[test]
 fn celeba_list_errors_name_line_expected_and_found() {
     let folder = celeba(4);
     let list = folder.path().join("list_attr_celeba.txt");
     let good = fs::read_to_string(&list).unwrap().replace("\r\n", "\n");
-    let case = |from: &str, to: &str, parts: &[&str]| {
-        assert!(good.contains(from), "{from}");
-        fs::write(&list, good.replacen(from, to, 1)).unwrap();
-        contains(&message(Celeba::open(folder.path())), parts);
-    };
-    case(
-        "4\n",
-        "5\n",
-        &[
-            "list_attr_celeba.txt:1: ",
-            "rows that follow (4)",
-            "count 5",
-        ],
-    );
-    case(
-        "4\n",
-        "",
-        &[
-            "list_attr_celeba.txt:1: ",
-            "the number of pictures",
-            "`Bald Smiling",
-        ],
-    );
-    case(
-        "Young",
-        "",
-        &["list_attr_celeba.txt:3: ", "2 values", "3 values"],
-    );
-    case(
-        "000003.jpg -1  1  1",
-        "000003.jpg -1  1",
-        &[
-            "list_attr_celeba.txt:5: ",
-            "3 values",
-            "`000003.jpg` and 2 values",
-        ],
-    );
-    case(
-        "000003.jpg -1  1  1",
-        "000003.jpg -1  1  1 1",
-        &["txt:5: ", "3 values", "4 values"],
-    );
-    case(
-        "000003.jpg -1  1",
-        "000003.jpg -1  2",
-        &["txt:5: ", "1 or -1 for Smiling of 000003.jpg", "`2`"],
-    );
-    case(
-        "000003.jpg -1  1",
-        "000003.jpg  0  1",
-        &["txt:5: ", "1 or -1 for Bald", "`0`"],
-    );
-    case(
-        "000003.jpg",
-        "000002.jpg",
-        &["txt:5: ", "one row per picture", "first on line 4"],
-    );
-    case(
-        "Young",
-        "Bald",
-        &["txt:2: ", "different names", "`Bald` as name 3"],
-    );
-    fs::write(&list, "0\nBald\n").unwrap();
-    contains(
-        &message(Celeba::open(folder.path())),
-        &["txt:2: ", "rows of pictures"],
-    );
-    fs::write(&list, b"1\nBald\n\xff.jpg 1\n").unwrap();
-    contains(
-        &message(Celeba::open(folder.path())),
-        &["txt:3: ", "UTF-8", "0xff"],
-    );
-    fs::remove_file(&list).unwrap();
-    contains(
-        &message(Celeba::open(folder.path())),
-        &["no attribute list", "found img_align_celeba"],
-    );
-    let list = folder.path().join("list_attr_celeba.csv");
-    fs::write(&list, "000001.jpg,1,-1\n").unwrap();
-    contains(
-        &message(Celeba::open(folder.path())),
-        &["csv:1: ", "a header", "`000001.jpg`"],
-    );
-    fs::write(&list, "image_id,Bald,Young\n000001.jpg,1\n").unwrap();
-    contains(
-        &message(Celeba::open(folder.path())),
-        &["csv:2: ", "2 values", "1 values"],
-    );
+    for case in BAD_LISTS {
+        let fields: Vec<&str> = case.split('|').collect();
+        assert!(good.contains(fields[0]), "{case}");
+        fs::write(&list, good.replacen(fields[0], fields[1], 1)).unwrap();
+        contains(&message(Celeba::open(folder.path())), &fields[2..]);
+    }
+}
+
+#[test]
+fn celeba_lists_that_are_empty_binary_absent_or_without_header() {
+    let folder = celeba(4);
+    let [text, csv] =
+        ["txt", "csv"].map(|end| folder.path().join("list_attr_celeba").with_extension(end));
+    let open = || message(Celeba::open(folder.path()));
+    fs::write(&text, "0\nBald\n").unwrap();
+    contains(&open(), &["txt:2: ", "rows of pictures"]);
+    fs::write(&text, b"1\nBald\n\xff.jpg 1\n").unwrap();
+    contains(&open(), &["txt:3: ", "UTF-8", "0xff"]);
+    fs::remove_file(&text).unwrap();
+    contains(&open(), &["no attribute list", "found img_align_celeba"]);
+    fs::write(&csv, "000001.jpg,1,-1\n").unwrap();
+    contains(&open(), &["csv:1: ", "a header", "`000001.jpg`"]);
+    fs::write(&csv, "image_id,Bald,Young\n000001.jpg,1\n").unwrap();
+    contains(&open(), &["csv:2: ", "2 values", "1 values"]);
 }
 
 #[test]
