@@ -6,6 +6,7 @@
 
 pub mod data;
 pub mod device;
+pub mod model;
 pub mod ops;
 pub mod rng;
 pub mod tape;

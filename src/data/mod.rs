@@ -1,4 +1,28 @@
 //! Pictures and their attributes: where they come from, how they are packed, how a step gets them.
+//!
+//! A [`Source`] reads one data set as its makers publish it. [`open_or_pack`] decodes a source once
+//! into a memory-mapped [`Packed`] file; a [`Loader`] hands shuffled batches of it to the trainer.
 
 pub mod attributes;
+mod celeba;
+mod celeba_lists;
+mod cifar10;
+mod error;
 pub mod faces;
+mod loader;
+mod locate;
+mod pack;
+mod packed;
+pub mod picture;
+mod request;
+mod source;
+
+pub use celeba::Celeba;
+pub use cifar10::Cifar10;
+pub use error::DataError;
+pub use loader::{Batch, Loader, ShuffledOrder};
+pub use locate::{DataSet, locate, locate_among};
+pub use pack::{Progress, cache_file, default_cache_dir, open_or_pack};
+pub use packed::{Origin, Packed, PackedInfo};
+pub use request::{Candidates, Picked, RequestError, parse_request};
+pub use source::{LeftOut, Record, Source, Split};

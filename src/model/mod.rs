@@ -1,0 +1,10 @@
+//! The denoiser: its configurations, its parameters, and how it is recorded on a tape.
+
+pub mod config;
+pub mod params;
+pub mod preset;
+pub mod unet;
+
+pub use config::{ConfigError, NetworkConfig};
+pub use params::{Param, ParamTable};
+pub use unet::UNet;
