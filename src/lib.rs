@@ -10,3 +10,4 @@ pub mod model;
 pub mod ops;
 pub mod rng;
 pub mod tape;
+pub mod train;

@@ -284,7 +284,7 @@ impl UNet {
         inputs: Inputs,
         purpose: Purpose,
     ) -> Result<Outputs, TapeError> {
-        let params = self
+        let params: Vec<Var> = self
             .table
             .params()
             .iter()

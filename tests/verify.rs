@@ -1,0 +1,50 @@
+//! The whole network against reference folders made with PyTorch in f64.
+
+use gmmk::device::pool::Pool;
+use gmmk::train::verify::{Reference, verify};
+use std::path::Path;
+use std::sync::Arc;
+
+fn run(dir: &Path) {
+    let pool = Arc::new(Pool::new(2).unwrap());
+    let report = verify(&Reference::load(dir).unwrap(), &pool).unwrap();
+    let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
+    bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));
+    let worst = report
+        .checks
+        .iter()
+        .map(|c| c.error / c.limit)
+        .fold(0.0, f64::max);
+    println!(
+        "{}: {} checks, worst at {worst:.2} of its limit",
+        dir.display(),
+        report.checks.len()
+    );
+    assert!(
+        bad.is_empty(),
+        "{}: {} of {} checks failed, {:#?}",
+        dir.display(),
+        bad.len(),
+        report.checks.len(),
+        &bad[..bad.len().min(8)]
+    );
+    assert!(report.checks.len() > 100);
+}
+
+#[test]
+fn references_are_met() {
+    let mut count = 0;
+    let folders = [
+        Some(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference").to_string()),
+        std::env::var("GMMK_REFERENCES").ok(),
+    ];
+    for folder in folders.into_iter().flatten() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            if entry.path().join("config.json").exists() {
+                run(&entry.path());
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 4, "only {count} references found");
+}
