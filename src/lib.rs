@@ -5,4 +5,8 @@
 //! `cli` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
 
 pub mod data;
+pub mod diffusion;
+pub mod gmm;
+pub mod report;
 pub mod rng;
+pub mod train;

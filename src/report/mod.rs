@@ -1,0 +1,1 @@
+//! Pictures and plots as PNG files, and the atomic replacement of files.

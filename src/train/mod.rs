@@ -1,0 +1,1 @@
+//! What a training run keeps: configuration, checkpoints, metrics, its folder.
