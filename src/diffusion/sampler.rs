@@ -577,22 +577,16 @@ mod tests {
             plan.advance(step, samples(0, first, per), &mut x, eps, None)
                 .unwrap_err()
         };
-        assert!(matches!(
-            go(10, &[0.0; 6], 0, 6),
-            SamplerError::StepNumber { .. }
-        ));
+        let error = go(10, &[0.0; 6], 0, 6);
+        assert!(matches!(error, SamplerError::StepNumber { .. }));
         assert!(matches!(
             go(0, &[0.0; 5], 0, 6),
             SamplerError::Length { .. }
         ));
-        assert!(matches!(
-            go(0, &[0.0; 6], 0, 4),
-            SamplerError::PartSample { .. }
-        ));
-        assert!(matches!(
-            go(0, &[0.0; 6], 0, 0),
-            SamplerError::PartSample { .. }
-        ));
+        for elements in [4, 0] {
+            let error = go(0, &[0.0; 6], 0, elements);
+            assert!(matches!(error, SamplerError::PartSample { .. }));
+        }
         assert!(matches!(
             go(0, &[0.0; 6], 1 << 44, 6),
             SamplerError::SampleNumber { .. }
