@@ -363,7 +363,7 @@ impl SamplerPlan {
         &self.steps
     }
 
-    /// Fills `x` [B,H,W,C] with x_T ~ N(0, I) of the samples.
+    /// Fills `x` `[B,H,W,C]` with x_T ~ N(0, I) of the samples.
     pub fn start(&self, samples: Samples, x: &mut [f32]) -> Result<(), SamplerError> {
         samples.check(x.len())?;
         for (number, x) in (samples.first..).zip(x.chunks_exact_mut(samples.elements)) {
@@ -372,7 +372,7 @@ impl SamplerPlan {
         Ok(())
     }
 
-    /// Takes step number `step` (0 = the first, at T) in place: `x` [B,H,W,C] holds x_t and then
+    /// Takes step number `step` (0 = the first, at T) in place: `x` `[B,H,W,C]` holds x_t and then
     /// x_prev. `eps_hat` has x's shape, and so has `x0_out`, which gets the (clipped) estimate of
     /// x_0.
     pub fn advance(
@@ -408,7 +408,7 @@ impl SamplerPlan {
     }
 }
 
-/// Which samples a buffer [B,H,W,C] holds: their random numbers follow from this alone.
+/// Which samples a buffer `[B,H,W,C]` holds: their random numbers follow from this alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Samples {
     /// Seed of the sampling run.

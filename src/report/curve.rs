@@ -72,7 +72,7 @@ pub fn moving_average(points: &[[f64; 2]], half: usize) -> Vec<[f64; 2]> {
     let mean = |i: usize, y: f64| {
         let (a, b) = (
             sums[i.saturating_sub(half)],
-            sums[(i + half + 1).min(points.len())],
+            sums[i.saturating_add(half).saturating_add(1).min(points.len())],
         );
         if y.is_finite() {
             (b.0 - a.0) / (b.1 - a.1)
@@ -179,7 +179,10 @@ fn tick_text(value: f64, span: f64) -> String {
     if value.abs() < span * 1e-9 {
         "0".to_owned()
     } else if !(1e-4..1e9).contains(&size) {
-        format!("{value:e}").replace("0000000000000001", "")
+        let text = format!("{value:.2e}");
+        let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+        let digits = digits.trim_end_matches('0').trim_end_matches('.');
+        format!("{digits}e{power}")
     } else if size >= 1e6 && span >= 1e4 {
         short(value / 1e6, "M")
     } else if size >= 1e4 && span >= 1e2 {
@@ -527,9 +530,10 @@ mod tests {
             (1.5e6, 1e7),
             (0.0, 1.0),
             (1500.0, 3000.0),
+            (3e-7, 1e-6),
         ];
         let texts = texts.map(|(v, span)| tick_text(v, span));
-        assert_eq!(texts, ["0.05", "20k", "1.5M", "0", "1500"]);
+        assert_eq!(texts, ["0.05", "20k", "1.5M", "0", "1500", "3e-7"]);
     }
 
     #[test]

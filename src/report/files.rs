@@ -106,6 +106,52 @@ pub fn io_error(
     }
 }
 
+/// Appends to a file of records in one call to the system, so that another process sees a record
+/// whole or not at all; what a full disk cut off is taken back, so that later records stay readable.
+#[derive(Debug)]
+pub struct Appender {
+    path: PathBuf,
+    file: File,
+    length: u64,
+}
+
+impl Appender {
+    /// Opens `path`; `new`: it must not exist yet, otherwise it is created where it is missing.
+    pub fn open(path: &Path, new: bool) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).create_new(new);
+        let file = options.open(path)?;
+        Ok(Self {
+            path: path.to_path_buf(),
+            length: file.metadata()?.len(),
+            file,
+        })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Appends `record`. On an error the file is as it was.
+    pub fn append(&mut self, record: &[u8]) -> Result<(), FileError> {
+        let needed = record.len() as u64;
+        if let Err(error) = io::Write::write_all(&mut self.file, record) {
+            // If even this fails, the reader's own checks find the broken record.
+            let _ = self.file.set_len(self.length);
+            return Err(io_error(&self.path, needed, "append to it")(error));
+        }
+        self.length += needed;
+        Ok(())
+    }
+
+    /// Forces what was appended to the disk.
+    pub fn sync(&mut self) -> Result<(), FileError> {
+        let fail = io_error(&self.path, 0, "write it to the disk");
+        self.file.sync_data().map_err(fail)
+    }
+}
+
 /// A temporary file, removed unless it was renamed.
 struct Temporary(PathBuf);
 
@@ -222,6 +268,28 @@ mod tests {
             "{message}"
         );
         assert!(names(dir.path()).is_empty());
+    }
+
+    #[test]
+    fn records_are_appended_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for (new, text) in [(true, "ab"), (false, "abcd")] {
+            let mut log = Appender::open(&path, new).unwrap();
+            log.append(&text.as_bytes()[text.len() - 2..]).unwrap();
+            log.sync().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+        assert!(Appender::open(&path, true).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_record_that_does_not_fit_is_an_error() {
+        let mut log = Appender::open(Path::new("/dev/full"), false).unwrap();
+        let error = log.append(b"abc").unwrap_err();
+        assert!(matches!(error, FileError::NoSpace { .. }), "{error}");
+        assert_eq!(log.length, 0);
     }
 
     #[test]

@@ -9,6 +9,7 @@ const SOFT_INK: [u8; 3] = [96, 96, 108];
 const TITLE_LINE: usize = 2 * (GLYPH + 2);
 /// Lines a caption of a column may take; more is cut.
 const CAPTION_LINES: usize = 3;
+const MAX_PADDING: usize = 1024;
 /// Characters of a row's caption; more is wrapped, then cut.
 const ROW_COLUMNS: usize = 18;
 
@@ -102,6 +103,11 @@ impl Sheet {
         if self.columns == 0 || self.scale == 0 {
             return Err(PictureError::Sheet(
                 "columns or scale is 0; expected at least 1",
+            ));
+        }
+        if self.padding > MAX_PADDING {
+            return Err(PictureError::Sheet(
+                "padding is too large; expected at most 1024 pixels",
             ));
         }
         let same = |p: &Picture| (p.width(), p.height()) == (first.width(), first.height());
@@ -270,6 +276,9 @@ mod tests {
             huge.render(&pictures(1, 4, 4)),
             Err(PictureError::Size { .. })
         ));
+        let mut loose = Sheet::new(1, 4);
+        loose.padding = usize::MAX;
+        assert!(loose.render(&pictures(1, 4, 4)).is_err());
         let ragged = [pictures(2, 4, 4), pictures(1, 4, 4)];
         assert!(film_strip(&ragged, &["1".into(), "2".into()], None).is_err());
         assert!(film_strip(&[], &[], None).is_err());

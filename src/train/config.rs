@@ -336,7 +336,7 @@ impl RunConfig {
 
     /// [`RunConfig::load`] on text; `origin` is the file to name in errors.
     pub fn parse(text: &str, origin: &Path) -> Result<Self, ConfigError> {
-        let line = |at: usize| 1 + text[..at.min(text.len())].matches('\n').count();
+        let line = |at: usize| 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
         let syntax = |e: toml::de::Error| ConfigError::Syntax {
             path: origin.to_path_buf(),
             line: line(e.span().map_or(0, |s| s.start)),

@@ -4,13 +4,12 @@
 //! whatever was measured. Each line is in the file (not in a buffer) when [`MetricsWriter::append`]
 //! returns. JSON has no NaN or infinity: such a value is `null` in the file and NaN when read.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::report::files::{FileError, io_error, replace_with_bytes};
+use crate::report::files::{Appender, FileError, io_error, replace_with_bytes};
 
 /// Why metrics could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -140,44 +139,33 @@ pub fn cut(path: &Path, step: u64) -> Result<Vec<MetricsRow>, MetricsError> {
 
 /// Appends lines.
 #[derive(Debug)]
-pub struct MetricsWriter {
-    path: PathBuf,
-    file: File,
-}
+pub struct MetricsWriter(Appender);
 
 impl MetricsWriter {
     /// A new file. Errors: there is one already.
     pub fn create(path: &Path) -> Result<Self, MetricsError> {
-        let file = OpenOptions::new().append(true).create_new(true).open(path);
-        Self::with(path, file)
+        Self::open(path, true)
     }
 
     /// Goes on after `step`: [`cut`]s the file (which may be missing) and appends to it.
     pub fn resume(path: &Path, step: u64) -> Result<Self, MetricsError> {
         cut(path, step)?;
-        let file = OpenOptions::new().append(true).create(true).open(path);
-        Self::with(path, file)
+        Self::open(path, false)
     }
 
-    fn with(path: &Path, file: io::Result<File>) -> Result<Self, MetricsError> {
-        let file = file.map_err(io_error(path, 0, "open the metrics for writing"))?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            file,
-        })
+    fn open(path: &Path, new: bool) -> Result<Self, MetricsError> {
+        let fail = io_error(path, 0, "open the metrics for writing");
+        Ok(Self(Appender::open(path, new).map_err(fail)?))
     }
 
-    /// Writes one line, in one call to the system: another process sees all of it or nothing.
+    /// Writes one line; it is in the file, whole, when this returns.
     pub fn append(&mut self, row: &MetricsRow) -> Result<(), MetricsError> {
-        let line = row.to_line()?;
-        let fail = io_error(&self.path, line.len() as u64, "append to the metrics");
-        Ok(self.file.write_all(line.as_bytes()).map_err(fail)?)
+        Ok(self.0.append(row.to_line()?.as_bytes())?)
     }
 
     /// Forces what was written to the disk; called with every checkpoint.
     pub fn sync(&mut self) -> Result<(), MetricsError> {
-        let fail = io_error(&self.path, 0, "sync the metrics");
-        Ok(self.file.sync_data().map_err(fail)?)
+        Ok(self.0.sync()?)
     }
 }
 

@@ -10,19 +10,15 @@
 //! SessionLog { 1: enum status }, START = 1
 //! ```
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::report::files::{FileError, io_error};
+use crate::report::files::{Appender, FileError, io_error};
 
 /// Writes one event file.
 #[derive(Debug)]
-pub struct EventWriter {
-    path: PathBuf,
-    file: File,
-}
+pub struct EventWriter(Appender);
 
 impl EventWriter {
     /// The first file of a run, in `dir`, which must exist.
@@ -45,25 +41,24 @@ impl EventWriter {
         let (seconds, pid) = (now() as u64, std::process::id());
         let mut attempt = 0;
         // TensorBoard orders the files by name: the time first, then who wrote it.
-        let (path, file) = loop {
+        loop {
             let name = format!("events.out.tfevents.{seconds:010}.gmmk.{pid}.{attempt}");
             let path = dir.join(name);
-            match OpenOptions::new().append(true).create_new(true).open(&path) {
+            match Appender::open(&path, true) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => {
                     attempt += 1
                 }
                 opened => {
-                    let file = opened.map_err(io_error(&path, 0, "create the event file"))?;
-                    break (path, file);
+                    let fail = io_error(&path, 0, "create the event file");
+                    return Ok(Self(opened.map_err(fail)?));
                 }
             }
-        };
-        Ok(Self { path, file })
+        }
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.0.path()
     }
 
     /// Writes scalars (tag, value) of one step; they are in the file when this returns.
@@ -76,9 +71,7 @@ impl EventWriter {
     }
 
     fn write(&mut self, event: &[u8]) -> Result<(), FileError> {
-        let record = record(event);
-        let fail = io_error(&self.path, record.len() as u64, "append to the event file");
-        self.file.write_all(&record).map_err(fail)
+        self.0.append(&record(event))
     }
 }
 
