@@ -6,8 +6,11 @@
 
 pub mod data;
 pub mod device;
+pub mod diffusion;
+pub mod gmm;
 pub mod model;
 pub mod ops;
+pub mod report;
 pub mod rng;
 pub mod tape;
 pub mod train;

@@ -1,4 +1,5 @@
 //! The whole network against reference folders made with PyTorch in f64.
+#![allow(clippy::unwrap_used)]
 
 use gmmk::device::pool::Pool;
 use gmmk::train::verify::{Reference, verify};

@@ -557,7 +557,7 @@ fn check_average(
         beyond += got
             .iter()
             .zip(want)
-            .filter(|(g, w)| !((*g - *w).abs() <= 1e-6))
+            .filter(|(g, w)| (*g - *w).abs() > 1e-6 || g.is_nan())
             .count();
     }
     let share = beyond as f64 / total.max(1) as f64;

@@ -1,0 +1,585 @@
+//! A run's configuration: `config.toml`, everything needed to start the run again.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use toml::de::DeTable;
+
+pub use self::error::{ConfigError, Difference};
+use super::length::Length;
+use crate::diffusion::schedule::{Schedule, ScheduleSpec};
+use crate::gmm::latent::LatentKind;
+use crate::report::files::replace_with_bytes;
+
+mod error;
+
+/// Where the pictures come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DataKind {
+    /// CelebA, or an own folder in its form.
+    Celeba,
+    /// CIFAR-10.
+    Cifar10,
+    /// The built-in procedural faces.
+    Faces,
+}
+
+impl DataKind {
+    /// The schedule that belongs to the data set.
+    pub fn schedule(self) -> ScheduleSpec {
+        match self {
+            Self::Celeba | Self::Faces => ScheduleSpec::CELEBA,
+            Self::Cifar10 => ScheduleSpec::CIFAR10,
+        }
+    }
+}
+
+impl fmt::Display for DataKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Celeba => "celeba",
+            Self::Cifar10 => "cifar10",
+            Self::Faces => "faces",
+        })
+    }
+}
+
+/// Whether tokens carry the fixed code of their feature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureCode {
+    /// tok_k = A_k (c_k + Z_k).
+    On,
+    /// tok_k = A_k Z_k, the paper as printed.
+    None,
+}
+
+impl FeatureCode {
+    /// gamma, the code's scale.
+    pub fn scale(self) -> f64 {
+        match self {
+            Self::On => 1.0,
+            Self::None => 0.0,
+        }
+    }
+}
+
+/// Everything that decides what a run computes, and how it is run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Version of the program that started the run: a record, not a choice.
+    pub program: String,
+    /// The data set.
+    pub data: DataKind,
+    /// Its folder, where one was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_path: Option<PathBuf>,
+    /// Name of the network's preset; with `network` given, a name for people.
+    pub preset: String,
+    /// The noise schedule, such as `constant:0.06:100`.
+    pub schedule: ScheduleSpec,
+    /// Total length of the run.
+    pub steps: Length,
+    /// Images per optimizer step.
+    pub batch: u64,
+    /// AdamW's learning rate.
+    pub lr: f64,
+    /// AdamW's decay rates of the first and second moment.
+    pub betas: [f64; 2],
+    /// AdamW's epsilon.
+    pub eps: f64,
+    /// AdamW's decoupled weight decay, on every tensor.
+    pub weight_decay: f64,
+    /// Bound of the gradient's global norm.
+    pub clip: f64,
+    /// Half-life of the weights' moving average (EMA).
+    pub ema_half_life: Length,
+    /// The half-life is at most this share of the images seen, so that early weights are forgotten.
+    pub ema_ramp: f64,
+    /// Seed of everything random. (As text above 2^63, which TOML numbers do not reach.)
+    #[serde(serialize_with = "write_seed", deserialize_with = "read_seed")]
+    pub seed: u64,
+    /// Law and ownership of Z.
+    pub latent: LatentKind,
+    /// Whether tokens carry their feature's code.
+    pub feature_code: FeatureCode,
+    /// Mirror training pictures at random.
+    pub flip: bool,
+    /// A page of samples every so often.
+    pub sample_every: Length,
+    /// A checkpoint every so often (and at the end).
+    pub save_every: Length,
+    /// CPU threads; 0: one per core.
+    pub threads: u32,
+    /// `auto`, `cpu`, `cuda` or `cuda:N`.
+    pub device: String,
+    /// A network that is no preset, in the keys of the network's config.json (a JSON null is left
+    /// out: see [`network_table`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<toml::Table>,
+}
+
+/// Every key of the file, in its order.
+const KEYS: [&str; 23] = [
+    "program",
+    "data",
+    "data_path",
+    "preset",
+    "schedule",
+    "steps",
+    "batch",
+    "lr",
+    "betas",
+    "eps",
+    "weight_decay",
+    "clip",
+    "ema_half_life",
+    "ema_ramp",
+    "seed",
+    "latent",
+    "feature_code",
+    "flip",
+    "sample_every",
+    "save_every",
+    "threads",
+    "device",
+    "network",
+];
+
+/// Keys that may differ when a run is resumed. `program` is not compared: a newer program may go on
+/// with an older run, and it is a record, not a wish.
+const FREE_KEYS: [&str; 6] = [
+    "program",
+    "steps",
+    "device",
+    "threads",
+    "sample_every",
+    "save_every",
+];
+
+fn write_seed<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    match i64::try_from(*seed) {
+        Ok(small) => serializer.serialize_i64(small),
+        Err(_) => serializer.serialize_str(&seed.to_string()),
+    }
+}
+
+fn read_seed<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a whole number, 0 or above")]
+    enum Form {
+        Number(u64),
+        Text(String),
+    }
+    match Form::deserialize(deserializer)? {
+        Form::Number(seed) => Ok(seed),
+        Form::Text(text) => text.parse().map_err(|_| {
+            serde::de::Error::custom(format!(
+                "found \"{text}\"; expected a whole number below 2^64"
+            ))
+        }),
+    }
+}
+
+/// EMA decay of one update: 0.5^(batch / min(half_life, ramp * images_seen)), where `images_seen`
+/// counts the images before this update; 0 for the first one (the average is then the weights).
+/// `batch`, `half_life` and `images_seen` are in images.
+pub fn ema_decay(images_seen: u64, batch: u64, half_life: u64, ramp: f64) -> f64 {
+    let half_life = (half_life as f64).min(ramp * images_seen as f64);
+    if half_life <= 0.0 {
+        return 0.0;
+    }
+    0.5_f64.powf(batch as f64 / half_life)
+}
+
+/// A network's config.json as a TOML table. Members that are null are left out (TOML has no null,
+/// and to the network's reader a missing key is the same). Errors: not an object, null in a list.
+pub fn network_table(network: &serde_json::Value) -> Result<toml::Table, ConfigError> {
+    fn value(json: &serde_json::Value) -> Result<serde_json::Value, ConfigError> {
+        use serde_json::Value;
+        Ok(match json {
+            Value::Array(list) => Value::Array(list.iter().map(value).collect::<Result<_, _>>()?),
+            Value::Object(map) => {
+                let members = map.iter().filter(|(_, v)| !v.is_null());
+                let members = members.map(|(k, v)| Ok::<_, ConfigError>((k.clone(), value(v)?)));
+                Value::Object(members.collect::<Result<_, _>>()?)
+            }
+            Value::Null => {
+                return Err(ConfigError::Encode(
+                    "the network's configuration has null in a list; expected a number or a name"
+                        .into(),
+                ));
+            }
+            other => other.clone(),
+        })
+    }
+    toml::Table::try_from(value(network)?).map_err(|e| ConfigError::Encode(e.to_string()))
+}
+
+impl RunConfig {
+    /// The defaults for a data set and a preset: the paper's length and batch, the data set's
+    /// schedule, this program's version.
+    pub fn new(data: DataKind, preset: &str) -> Self {
+        Self {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            data,
+            data_path: None,
+            preset: preset.to_owned(),
+            schedule: data.schedule(),
+            steps: Length::Steps(400_000),
+            batch: 16,
+            lr: 1e-4,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+            weight_decay: 0.01,
+            clip: 1.0,
+            ema_half_life: Length::Images(110_000),
+            ema_ramp: 0.05,
+            seed: 0,
+            latent: LatentKind::Fixed,
+            feature_code: FeatureCode::On,
+            flip: true,
+            sample_every: Length::Steps(1000),
+            save_every: Length::Steps(1000),
+            threads: 0,
+            device: "auto".to_owned(),
+            network: None,
+        }
+    }
+
+    /// [`ema_decay`] of this run.
+    pub fn ema_decay(&self, images_seen: u64) -> f64 {
+        let half_life = self.ema_half_life.images(self.batch);
+        ema_decay(images_seen, self.batch, half_life, self.ema_ramp)
+    }
+
+    /// The run's length in optimizer steps.
+    pub fn total_steps(&self) -> u64 {
+        self.steps.steps(self.batch)
+    }
+
+    /// Checks every value that has a range. The error names the key, the value and the range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let fail = |key, found: &dyn fmt::Display, expected: &str| {
+            Err(ConfigError::Invalid {
+                key,
+                found: found.to_string(),
+                expected: expected.to_owned(),
+            })
+        };
+        for (key, x) in [
+            ("lr", self.lr),
+            ("eps", self.eps),
+            ("clip", self.clip),
+            ("ema_ramp", self.ema_ramp),
+        ] {
+            if !(x.is_finite() && x > 0.0) {
+                return fail(key, &x, "a finite number above 0");
+            }
+        }
+        if let Some(beta) = self.betas.iter().find(|b| !(0.0..1.0).contains(*b)) {
+            return fail("betas", beta, "two numbers from 0 to below 1");
+        }
+        if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
+            return fail(
+                "weight_decay",
+                &self.weight_decay,
+                "a finite number, 0 or above",
+            );
+        }
+        if !(1..=1 << 20).contains(&self.batch) {
+            return fail("batch", &self.batch, "1 to 1048576 images");
+        }
+        for (key, length) in [
+            ("steps", self.steps),
+            ("ema_half_life", self.ema_half_life),
+            ("sample_every", self.sample_every),
+            ("save_every", self.save_every),
+        ] {
+            if length.is_zero() {
+                return fail(key, &length, "at least 1 step or image");
+            }
+        }
+        let number = self.device.strip_prefix("cuda:").map(str::parse::<u32>);
+        if !matches!(self.device.as_str(), "auto" | "cpu" | "cuda")
+            && !matches!(number, Some(Ok(_)))
+        {
+            return fail(
+                "device",
+                &format!("`{}`", self.device),
+                "auto, cpu, cuda or cuda:N",
+            );
+        }
+        if self.preset.is_empty() {
+            return fail("preset", &"empty", "a preset's name");
+        }
+        match Schedule::new(self.schedule) {
+            Ok(_) => Ok(()),
+            Err(e) => fail("schedule", &self.schedule, &e.to_string()),
+        }
+    }
+
+    /// Reads a configuration file; keys that are not in it get their defaults, `data` must be.
+    ///
+    /// Errors name the file, the line, the key, what was found and what was expected; an unknown
+    /// key is refused with the nearest known one.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// [`RunConfig::load`] on text; `origin` is the file to name in errors.
+    pub fn parse(text: &str, origin: &Path) -> Result<Self, ConfigError> {
+        let line = |at: usize| 1 + text.bytes().take(at).filter(|&b| b == b'\n').count();
+        let syntax = |e: toml::de::Error| ConfigError::Syntax {
+            path: origin.to_path_buf(),
+            line: line(e.span().map_or(0, |s| s.start)),
+            message: e.message().to_owned(),
+        };
+        let spanned = DeTable::parse(text).map_err(syntax)?;
+        let mut lines = Vec::new();
+        for key in spanned.get_ref().keys() {
+            lines.push((key.get_ref().to_string(), line(key.span().start)));
+        }
+        if let Some((key, line)) = lines.iter().find(|(key, _)| !KEYS.contains(&key.as_str())) {
+            return Err(ConfigError::UnknownKey {
+                path: origin.to_path_buf(),
+                line: *line,
+                key: key.clone(),
+                hint: hint(key),
+            });
+        }
+        let found: toml::Table = text.parse().map_err(syntax)?;
+        let bad = |key: &str, message: String| ConfigError::Value {
+            path: origin.to_path_buf(),
+            line: lines.iter().find(|(k, _)| k == key).map_or(1, |l| l.1),
+            key: key.to_owned(),
+            message,
+        };
+        let data = found.get("data").ok_or_else(|| ConfigError::Missing {
+            path: origin.to_path_buf(),
+            key: "data",
+            expected: "data = \"celeba\", \"cifar10\" or \"faces\"",
+        })?;
+        let data: DataKind = data
+            .clone()
+            .try_into()
+            .map_err(|e: toml::de::Error| bad("data", e.message().to_owned()))?;
+        let mut config = Self::new(data, "tiny");
+        // One key at a time, so that an error is known to be this key's.
+        for (key, value) in found {
+            let mut table = config.table()?;
+            table.insert(key.clone(), value);
+            config = table
+                .try_into()
+                .map_err(|e: toml::de::Error| bad(&key, e.message().trim().to_owned()))?;
+        }
+        match config.validate() {
+            Err(ConfigError::Invalid {
+                key,
+                found,
+                expected,
+            }) => Err(bad(key, format!("found {found}; expected {expected}"))),
+            other => other.map(|()| config),
+        }
+    }
+
+    fn table(&self) -> Result<toml::Table, ConfigError> {
+        toml::Table::try_from(self).map_err(|e| ConfigError::Encode(e.to_string()))
+    }
+
+    /// The file's text: every key, defaults written out.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        self.validate()?;
+        let text = toml::to_string(self).map_err(|e| ConfigError::Encode(e.to_string()))?;
+        Ok(format!(
+            "# Everything needed to start this run again.\n{text}"
+        ))
+    }
+
+    /// Writes the file atomically.
+    pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
+        Ok(replace_with_bytes(path, self.to_toml()?.as_bytes())?)
+    }
+}
+
+fn hint(key: &str) -> String {
+    let lower = key.to_lowercase().replace('-', "_");
+    let near = KEYS
+        .iter()
+        .map(|k| (strsim::damerau_levenshtein(&lower, k), k))
+        .min()
+        .filter(|(distance, k)| *distance <= 2.max(k.len() / 3));
+    match near {
+        Some((_, near)) => format!("did you mean `{near}`?"),
+        None => format!("expected one of {}", KEYS.join(", ")),
+    }
+}
+
+/// Whether the run `saved` may be resumed as `wanted`: only its length, device, threads and how
+/// often it samples and saves may differ. The error lists every other key with both values.
+pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
+    let (saved, wanted) = (saved.table()?, wanted.table()?);
+    let show = |value: Option<&toml::Value>| value.map_or("(none)".to_owned(), |v| v.to_string());
+    let differences: Vec<Difference> = KEYS
+        .iter()
+        .filter(|key| !FREE_KEYS.contains(key) && saved.get(**key) != wanted.get(**key))
+        .map(|key| Difference {
+            key: (*key).to_owned(),
+            saved: show(saved.get(*key)),
+            wanted: show(wanted.get(*key)),
+        })
+        .collect();
+    if differences.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError::ResumeDiffers(differences))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<RunConfig, ConfigError> {
+        RunConfig::parse(text, Path::new("run/config.toml"))
+    }
+
+    fn full() -> RunConfig {
+        let network = serde_json::json!({"sample_size": 16, "time_embedding_dim": null,
+            "block_out_channels": [8, 16], "norm_eps": 1e-5});
+        RunConfig {
+            data_path: Some("/data/celeba".into()),
+            seed: u64::MAX,
+            network: Some(network_table(&network).unwrap()),
+            ..RunConfig::new(DataKind::Celeba, "nano")
+        }
+    }
+
+    #[test]
+    fn a_file_gives_back_what_was_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.toml");
+        for config in [full(), RunConfig::new(DataKind::Cifar10, "cifar32")] {
+            config.save(&path).unwrap();
+            assert_eq!(RunConfig::load(&path).unwrap(), config);
+        }
+        let table = full().table().unwrap();
+        let keys: Vec<&str> = table.keys().map(String::as_str).collect();
+        assert_eq!(keys, KEYS, "KEYS must list every field in order");
+    }
+
+    #[test]
+    fn what_is_not_written_has_its_default() {
+        let config = parse("data = \"cifar10\"\nlr = 1\nsteps = \"64kimg\"").unwrap();
+        assert_eq!(config.schedule, ScheduleSpec::CIFAR10);
+        assert_eq!((config.lr, config.total_steps()), (1.0, 4000));
+        assert_eq!(
+            parse("data = \"faces\"\nsteps = 70").unwrap().total_steps(),
+            70
+        );
+    }
+
+    #[test]
+    fn mistakes_name_file_line_and_key() {
+        let head = "data = \"celeba\"\n\n";
+        for (text, parts) in [
+            (
+                "batchs = 3",
+                &["config.toml:3", "`batchs`", "did you mean `batch`"][..],
+            ),
+            ("sample-every = 3", &["did you mean `sample_every`"]),
+            ("zzzzzzzz = 3", &["expected one of program, data"]),
+            (
+                "batch = \"x\"",
+                &["config.toml:3", "`batch`", "string", "u64"],
+            ),
+            ("batch = 0", &["config.toml:3", "`batch`", "found 0"]),
+            ("batch = -1", &["`batch`", "-1"]),
+            ("lr = nan", &["`lr`", "NaN", "above 0"]),
+            ("betas = [0.9, 1.0]", &["`betas`", "below 1"]),
+            ("betas = [0.9]", &["`betas`"]),
+            ("steps = \"64kimages\"", &["`steps`", "64kimg"]),
+            ("steps = 0", &["`steps`", "at least 1"]),
+            ("schedule = \"constant:2\"", &["`schedule`", "below 1"]),
+            (
+                "schedule = \"constant:0.9:1000\"",
+                &["`schedule`", "alpha-bar"],
+            ),
+            (
+                "latent = \"fixd\"",
+                &["`latent`", "fixed, fresh or gaussian"],
+            ),
+            ("feature_code = \"off\"", &["`feature_code`", "`none`"]),
+            ("seed = -1", &["`seed`", "0 or above"]),
+            ("seed = \"x\"", &["`seed`", "2^64"]),
+            ("device = \"gpu\"", &["`device`", "cuda:N"]),
+            ("flip = 1", &["`flip`", "boolean"]),
+            ("batch = 1\nbatch = 2", &["config.toml:4", "TOML"]),
+            ("batch = ", &["config.toml:3", "TOML"]),
+        ] {
+            let message = parse(&format!("{head}{text}")).unwrap_err().to_string();
+            for part in parts {
+                assert!(message.contains(part), "{text}: {message}");
+            }
+        }
+        assert!(matches!(
+            parse("batch = 2"),
+            Err(ConfigError::Missing { key: "data", .. })
+        ));
+        assert!(
+            parse("data = \"mnist\"")
+                .unwrap_err()
+                .to_string()
+                .contains("celeba")
+        );
+        let missing = RunConfig::load(Path::new("/none/config.toml")).unwrap_err();
+        assert!(missing.to_string().contains("/none/config.toml"));
+        assert!(network_table(&serde_json::json!([1])).is_err());
+        assert!(network_table(&serde_json::json!({"a": [null]})).is_err());
+    }
+
+    #[test]
+    fn resuming_may_change_the_way_but_not_the_work() {
+        let saved = full();
+        let mut wanted = RunConfig {
+            program: "9".into(),
+            steps: Length::Steps(5),
+            device: "cpu".into(),
+            threads: 3,
+            sample_every: Length::Steps(7),
+            save_every: Length::Images(9),
+            ..saved.clone()
+        };
+        resume_difference(&saved, &wanted).unwrap();
+        (wanted.batch, wanted.lr, wanted.network) = (32, 2e-4, None);
+        let Err(ConfigError::ResumeDiffers(differences)) = resume_difference(&saved, &wanted)
+        else {
+            panic!("differences were not found");
+        };
+        let keys: Vec<_> = differences.iter().map(|d| d.key.as_str()).collect();
+        assert_eq!(keys, ["batch", "lr", "network"]);
+        assert_eq!(
+            (
+                differences[0].saved.as_str(),
+                differences[0].wanted.as_str()
+            ),
+            ("16", "32")
+        );
+    }
+
+    #[test]
+    fn the_average_ramps_up_to_its_half_life() {
+        let config = RunConfig::new(DataKind::Celeba, "tiny");
+        assert_eq!(config.ema_decay(0), 0.0);
+        assert!((config.ema_decay(16) - 0.5_f64.powf(16.0 / 0.8)).abs() < 1e-15);
+        let late = config.ema_decay(100_000_000);
+        assert!((late - 0.5_f64.powf(16.0 / 110_000.0)).abs() < 1e-15);
+        assert!((late - 0.9999).abs() < 1e-6);
+    }
+}

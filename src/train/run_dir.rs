@@ -1,0 +1,188 @@
+//! The folder of a run: where each file lies, who may write to it.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint;
+use crate::report::files::{FileError, io_error, remove_leftovers};
+
+/// Why a run's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunDirError {
+    /// The file system failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The folder of a new run holds something.
+    #[error("{}: the folder exists and is not empty; expected a new one: choose another --name or --out, or continue it with --resume", path.display())]
+    Exists {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The folder of a run to resume is none.
+    #[error("{}: no run to resume: found no config.toml; expected the folder of an earlier run", path.display())]
+    NotARun {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process trains in it.
+    #[error("{}: another process is writing to this run; expected to be alone: wait for it or stop it", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// An open run folder. It is locked against other writers until it is dropped (also by a crash).
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// The folder of a new run, with `checkpoints` and `samples` in it. Errors: it holds files.
+    pub fn create(path: &Path) -> Result<Self, RunDirError> {
+        fs::create_dir_all(path).map_err(io_error(path, 0, "create the run's folder"))?;
+        let fail = io_error(path, 0, "list the run's folder");
+        for entry in fs::read_dir(path).map_err(fail)? {
+            if entry.map_err(fail)?.file_name() != LOCK {
+                return Err(RunDirError::Exists {
+                    path: path.to_path_buf(),
+                });
+            }
+        }
+        Self::with(path, lock(path)?)
+    }
+
+    /// The folder of a run to resume; removes the temporary files that a crash left in it.
+    pub fn resume(path: &Path) -> Result<Self, RunDirError> {
+        if !path.join("config.toml").is_file() {
+            return Err(RunDirError::NotARun {
+                path: path.to_path_buf(),
+            });
+        }
+        let run = Self::with(path, lock(path)?)?;
+        for folder in [run.path.clone(), run.checkpoints(), run.samples()] {
+            remove_leftovers(&folder)?;
+        }
+        Ok(run)
+    }
+
+    fn with(path: &Path, lock: File) -> Result<Self, RunDirError> {
+        let run = Self {
+            path: path.to_path_buf(),
+            _lock: lock,
+        };
+        for folder in [run.checkpoints(), run.samples()] {
+            fs::create_dir_all(&folder).map_err(io_error(&folder, 0, "create the folder"))?;
+        }
+        Ok(run)
+    }
+
+    /// The folder itself; TensorBoard's files lie in it.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `config.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.toml")
+    }
+
+    /// `metrics.jsonl`.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// `loss.png`.
+    pub fn loss_plot(&self) -> PathBuf {
+        self.path.join("loss.png")
+    }
+
+    /// `report.html`.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.html")
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// `checkpoints/step-00001000.safetensors`.
+    pub fn checkpoint(&self, step: u64) -> PathBuf {
+        self.checkpoints().join(checkpoint::file_name(step))
+    }
+
+    /// `samples/`.
+    pub fn samples(&self) -> PathBuf {
+        self.path.join("samples")
+    }
+
+    /// `samples/step-00001000.png`.
+    pub fn sample_page(&self, step: u64) -> PathBuf {
+        self.samples().join(format!("step-{step:08}.png"))
+    }
+}
+
+const LOCK: &str = ".lock";
+
+/// The system releases the lock with the process, however that ends; the empty file stays.
+fn lock(path: &Path) -> Result<File, RunDirError> {
+    let file = path.join(LOCK);
+    let fail = io_error(&file, 0, "lock the run's folder");
+    let lock = File::create(&file).map_err(fail)?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(RunDirError::Locked {
+            path: path.to_path_buf(),
+        }),
+        // Some network file systems have no locks: train without one.
+        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(lock),
+        Err(TryLockError::Error(e)) => Err(fail(e).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_created_once_and_resumed_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("runs/a");
+        let not_yet = RunDir::resume(&path).unwrap_err();
+        assert!(matches!(not_yet, RunDirError::NotARun { .. }));
+        let run = RunDir::create(&path).unwrap();
+        assert!(run.samples().is_dir() && run.checkpoints().is_dir());
+        assert!(
+            run.checkpoint(7)
+                .ends_with("checkpoints/step-00000007.safetensors")
+        );
+        assert!(run.sample_page(7).ends_with("samples/step-00000007.png"));
+        fs::write(run.config(), "").unwrap();
+        let second = RunDir::resume(&path).unwrap_err();
+        assert!(matches!(second, RunDirError::Locked { .. }), "{second}");
+        drop(run);
+        let again = RunDir::create(&path).unwrap_err().to_string();
+        assert!(again.contains("--resume"), "{again}");
+        let leftover = path.join("checkpoints/.step-00000001.safetensors.12.tmp");
+        fs::write(&leftover, "half").unwrap();
+        RunDir::resume(&path).unwrap();
+        assert!(!leftover.exists());
+    }
+
+    #[test]
+    fn a_folder_with_other_things_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("thesis.tex"), "x").unwrap();
+        let refused = RunDir::create(dir.path()).unwrap_err();
+        assert!(matches!(refused, RunDirError::Exists { .. }), "{refused}");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing may be left in it"
+        );
+    }
+}
