@@ -1,4 +1,7 @@
 //! The `gmmk` program.
-fn main() {
-    println!("gmmk {}", env!("CARGO_PKG_VERSION"));
+
+mod cli;
+
+fn main() -> std::process::ExitCode {
+    cli::run()
 }

@@ -14,6 +14,7 @@ mod locate;
 mod pack;
 mod packed;
 pub mod picture;
+mod procedural;
 mod request;
 mod source;
 
@@ -24,5 +25,6 @@ pub use loader::{Batch, Loader, ShuffledOrder};
 pub use locate::{DataSet, locate, locate_among};
 pub use pack::{Progress, cache_file, default_cache_dir, open_or_pack};
 pub use packed::{Origin, Packed, PackedInfo};
+pub use procedural::ProceduralFaces;
 pub use request::{Candidates, Picked, RequestError, parse_request};
 pub use source::{LeftOut, Record, Source, Split};

@@ -27,7 +27,6 @@ const LOCK: &str = ".lock";
 
 /// What packing is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Progress {
     /// Another process packs into the same folder; its result may do.
     Waiting,

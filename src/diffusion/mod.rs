@@ -1,5 +1,6 @@
-//! Noise schedules and samplers. The network is not known here: it is a slice of predicted noise.
+//! Noise schedules, samplers (on plain slices), and the loop that draws pictures with a network.
 
+pub mod generate;
 pub mod sampler;
 pub mod schedule;
 

@@ -1,0 +1,184 @@
+//! `gmmk bench`.
+
+use super::Device;
+use super::terminal::say;
+use super::train::blank_batch;
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use gmmk::device::memory::peak_resident_bytes;
+use gmmk::device::pool::Pool;
+use gmmk::diffusion::generate::{Generator, Request};
+use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
+use gmmk::tape::Arena;
+use gmmk::train::config::{DataKind, RunConfig};
+use gmmk::train::setup::{Setup, preset};
+use gmmk::train::step::TrainStep;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// `gmmk bench ...`
+#[derive(Subcommand)]
+pub enum BenchCommand {
+    /// Training steps: forward, backward, AdamW and the weights' average
+    Step(BenchArgs),
+    /// Sampling steps: one prediction of the noise each
+    Sample(BenchArgs),
+}
+
+/// What to measure.
+#[derive(Args)]
+pub struct BenchArgs {
+    /// The network
+    #[arg(long, default_value = "tiny")]
+    preset: String,
+    /// Pictures per step
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
+    batch: u64,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    device: Device,
+    /// CPU threads; 0 is one per core
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    threads: u32,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+    /// Show where a training step's time goes, by op
+    #[arg(long)]
+    profile: bool,
+}
+
+/// Steps before and during the measurement.
+const WARM_UP: usize = 2;
+const STEPS: usize = 10;
+
+/// Runs `gmmk bench`.
+pub fn run(command: BenchCommand) -> Result<()> {
+    let (args, training) = match &command {
+        BenchCommand::Step(args) => (args, true),
+        BenchCommand::Sample(args) => (args, false),
+    };
+    preset(&args.preset)?;
+    let kind = if args.preset == "cifar32" {
+        DataKind::Cifar10
+    } else {
+        DataKind::Celeba
+    };
+    let mut config = RunConfig::new(kind, &args.preset);
+    config.batch = args.batch;
+    let setup = Setup::new(config, if kind == DataKind::Cifar10 { 10 } else { 40 })?;
+    let pool = Arc::new(Pool::new(args.threads as usize)?);
+    let memory = setup.check_memory(pool.threads())?;
+    let (mut times, flops) = if training {
+        (train(&setup, args, &pool)?, memory.flops)
+    } else {
+        sample(&setup, args, &pool)?
+    };
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let images_per_s = args.batch as f64 / median;
+    let gflops = flops as f64 / median / 1e9;
+    let rss = peak_resident_bytes().unwrap_or(0);
+    if args.json {
+        let line = json!({
+            "what": if training { "step" } else { "sample" },
+            "preset": args.preset, "batch": args.batch, "threads": pool.threads(),
+            "images_per_s": images_per_s, "ms_per_step": median * 1e3,
+            "ms_fastest": times[0] * 1e3, "gflops": gflops, "peak_rss_bytes": rss,
+        });
+        say(&line.to_string());
+    } else {
+        say(&format!(
+            "{} {}, batch {}, {} threads: {images_per_s:.2} images/s, {:.1} ms per step (fastest {:.1}), {gflops:.1} GFLOP/s, peak {} MiB",
+            args.preset,
+            if training { "training" } else { "sampling" },
+            args.batch,
+            pool.threads(),
+            median * 1e3,
+            times[0] * 1e3,
+            rss >> 20
+        ));
+    }
+    Ok(())
+}
+
+fn train(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<Vec<f64>> {
+    let batch = blank_batch(setup, args.batch as usize);
+    let mut step = TrainStep::new(&setup.recipe(), args.batch as usize, pool)?;
+    let mut state = setup.allocate()?;
+    setup
+        .net
+        .table()
+        .initialise(0, state.get_mut(Arena::Params));
+    let rates = [1e-4, 0.99];
+    let times = measure(|| {
+        step.run(&mut state, &batch, rates);
+        Ok(())
+    })?;
+    if args.profile {
+        let mut ops: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+        for (_, op, seconds) in step.run_timed(&mut state, &batch, rates) {
+            let entry = ops.entry(op).or_default();
+            *entry = (entry.0 + seconds, entry.1 + 1);
+        }
+        let total: f64 = ops.values().map(|o| o.0).sum();
+        let mut ops: Vec<_> = ops.into_iter().collect();
+        ops.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+        for (op, (seconds, count)) in ops {
+            say(&format!(
+                "{op:<20} {count:>4} nodes {:>9.2} ms {:>5.1} %",
+                seconds * 1e3,
+                100.0 * seconds / total
+            ));
+        }
+    }
+    Ok(times)
+}
+
+fn sample(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<(Vec<f64>, u64)> {
+    let mut state = setup.allocate()?;
+    setup
+        .net
+        .table()
+        .initialise(0, state.get_mut(Arena::Params));
+    let mut generator = Generator::new(&setup.net, &setup.conditioning, args.batch as usize, pool)?;
+    let plan = SamplerPlan::along(
+        &setup.schedule,
+        Sampler::Ddim { eta: 0.0 },
+        &[setup.schedule.t_max()],
+        Some(1.0),
+    )?;
+    let attributes = vec![1; setup.conditioning.attributes];
+    let requests: Vec<Request> = (0..args.batch)
+        .map(|latent| Request {
+            attributes: attributes.clone(),
+            latent,
+        })
+        .collect();
+    let flops = generator.flops();
+    let times = measure(|| {
+        generator.draw(
+            (&mut state, Arena::Params),
+            &plan,
+            (0, 0),
+            &requests,
+            |_, _, _| true,
+        )?;
+        Ok(())
+    })?;
+    Ok((times, flops))
+}
+
+fn measure(mut step: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    let mut times = Vec::with_capacity(STEPS);
+    for i in 0..WARM_UP + STEPS {
+        let start = Instant::now();
+        step()?;
+        if i >= WARM_UP {
+            times.push(start.elapsed().as_secs_f64());
+        }
+    }
+    Ok(times)
+}

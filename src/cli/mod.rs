@@ -1,0 +1,75 @@
+//! The command line: one file per subcommand, what a person types and what they see.
+
+mod bench;
+mod data;
+mod devices;
+mod sample;
+mod terminal;
+mod train;
+mod verify;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::process::ExitCode;
+
+/// Trains and samples diffusion models conditioned on Gaussian mixtures.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a model, or go on with a run
+    Train(train::TrainArgs),
+    /// Draw pictures with the attributes asked for
+    Sample(sample::SampleArgs),
+    /// Pack a data set, describe it, or look at it
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Is this build right on this machine? Compares with reference numbers
+    Verify(verify::VerifyArgs),
+    /// Measure training and sampling speed
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+    /// Show what was found on this machine
+    Devices(devices::DevicesArgs),
+}
+
+/// Where to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// The best there is (now: the CPU)
+    Auto,
+    /// The processor
+    Cpu,
+}
+
+impl Device {
+    fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+        }
+    }
+}
+
+/// Parses the command line and runs it: 0 done, 1 failed, 2 wrong usage.
+pub fn run() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::run(args),
+        Command::Sample(args) => sample::run(args),
+        Command::Data(command) => data::run(command),
+        Command::Verify(args) => verify::run(args),
+        Command::Bench(command) => bench::run(command),
+        Command::Devices(args) => devices::run(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::warn(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,285 @@
+//! `gmmk sample`.
+
+use super::Device;
+use super::terminal::{Progress, say, stop_flag, warn};
+use anyhow::{Context, Result};
+use clap::{Args, ValueEnum};
+use gmmk::data::{Candidates, parse_request};
+use gmmk::device::pool::Pool;
+use gmmk::diffusion::generate::{Generator, Request};
+use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
+use gmmk::report::grid::{Sheet, film_strip};
+use gmmk::report::picture::Picture;
+use gmmk::tape::Arena;
+use gmmk::tape::executable::State;
+use gmmk::train::checkpoint::{self, Checkpoint, Part};
+use gmmk::train::config::DataKind;
+use gmmk::train::setup::Setup;
+use gmmk::train::tensors::restore;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SamplerName {
+    /// Estimate the picture and noise it up again (the paper's Eq. 10)
+    Renoise,
+    /// Denoising diffusion implicit model
+    Ddim,
+    /// Ancestral sampling, posterior variance
+    Ddpm,
+    /// Ancestral sampling, variance beta
+    #[value(name = "ddpm_large")]
+    DdpmLarge,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Others {
+    /// From a training picture that agrees with the list
+    Sample,
+    /// All off
+    None,
+}
+
+/// Options of `gmmk sample`.
+#[derive(Args)]
+pub struct SampleArgs {
+    /// A checkpoint, or a run's folder (its newest checkpoint)
+    #[arg(long, value_name = "FILE|RUN")]
+    checkpoint: PathBuf,
+    /// Attributes on, or off with a minus: "Smiling,Young,-Male"; for CIFAR-10 one class
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    attributes: String,
+    /// What the attributes that are not listed are
+    #[arg(long, value_enum, default_value_t = Others::Sample)]
+    others: Others,
+    /// Number of pictures
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    count: u64,
+    /// Seed of noise, Z and the other attributes
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// How noise becomes a picture
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    sampler: SamplerName,
+    /// Steps, at most the T of training [default: T, at most 250]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// Noise added by ddim, 0 to 1
+    #[arg(long, default_value_t = 0.0)]
+    eta: f64,
+    /// One Z for all pictures; only the noise differs
+    #[arg(long)]
+    fixed_z: bool,
+    /// Write the picture's estimate along the steps too, as NAME-trajectory.png
+    #[arg(long)]
+    trajectory: bool,
+    /// The sheet of pictures
+    #[arg(long, value_name = "PNG")]
+    out: PathBuf,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = Device::Auto)]
+    device: Device,
+    /// CPU threads; 0 is one per core
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    threads: u32,
+}
+
+/// Pictures drawn at a time.
+const BATCH: usize = 16;
+/// Columns of a trajectory, at the most.
+const FRAMES: usize = 12;
+
+/// Runs `gmmk sample`.
+pub fn run(args: SampleArgs) -> Result<()> {
+    let found = checkpoint::resolve(&args.checkpoint)?;
+    if let Some(note) = &found.note {
+        warn(&format!("note: {note}"));
+    }
+    let checkpoint = Checkpoint::open(&found.path)?;
+    let info = checkpoint.info();
+    let requests = requests(&args, &checkpoint)?;
+    let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
+    let plan = plan(&args, &setup)?;
+    let pool = Arc::new(Pool::new(args.threads as usize)?);
+    let mut state = State::default();
+    for arena in [Arena::Params, Arena::Ema] {
+        state.allocate(arena, setup.net.table().elements())?;
+    }
+    restore(&checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
+    let batch = requests.len().min(BATCH);
+    let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &pool)?;
+    let mut trajectory = Trajectory::new(plan.steps().len());
+    let elements = setup.net.config().sample_size.pow(2) * 3;
+    let pictures = {
+        let stop = stop_flag();
+        let steps = plan.steps().len() as u64;
+        let total = steps * requests.len().div_ceil(batch) as u64;
+        let mut progress = Progress::new("sampling", total, Duration::from_secs(15));
+        let mut done = 0;
+        let weights = (&mut state, Arena::Ema);
+        let pictures = generator.draw(
+            weights,
+            &plan,
+            (args.seed, 0),
+            &requests,
+            |step, x0, first| {
+                done += 1;
+                progress.update(done, total, || "steps".into());
+                if args.trajectory && first == 0 {
+                    trajectory.keep(step, x0);
+                }
+                !stop.load(Ordering::Relaxed)
+            },
+        );
+        progress.finish();
+        pictures?
+    };
+    let size = setup.net.config().sample_size;
+    let pictures = Picture::from_batch(&pictures, [requests.len(), size, size, 3])?;
+    let mut sheet = Sheet::new(pictures.len().min(8), size);
+    sheet.title = Some(title(&args, info.counters.step, &plan));
+    sheet.render(&pictures)?.save_png(&args.out)?;
+    say(&format!(
+        "wrote {}: {} pictures",
+        args.out.display(),
+        pictures.len()
+    ));
+    if args.trajectory {
+        let path = beside(&args.out, "-trajectory");
+        trajectory.write(&plan, elements, size, &path)?;
+        say(&format!(
+            "wrote {}: the estimate of the picture at {} steps",
+            path.display(),
+            trajectory.kept.len()
+        ));
+    }
+    Ok(())
+}
+
+fn title(args: &SampleArgs, step: u64, plan: &SamplerPlan) -> String {
+    let wanted = match args.attributes.as_str() {
+        "" => "attributes of training pictures",
+        list => list,
+    };
+    format!(
+        "{wanted} | {} {} steps | trained {step} steps",
+        plan.sampler().name(),
+        plan.steps().len()
+    )
+}
+
+/// The attributes and latents of the pictures.
+fn requests(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<Vec<Request>> {
+    let info = checkpoint.info();
+    let names = &info.attribute_names;
+    let one_hot = info.config.data == DataKind::Cifar10;
+    let request = if args.attributes.trim().is_empty() {
+        vec![None; names.len()]
+    } else {
+        parse_request(&args.attributes, names, one_hot)?
+    };
+    let latent = |i: u64| if args.fixed_z { 0 } else { i };
+    if args.others == Others::None {
+        let attributes: Vec<u8> = request.iter().map(|a| u8::from(*a == Some(true))).collect();
+        return Ok((0..args.count)
+            .map(|i| Request {
+                attributes: attributes.clone(),
+                latent: latent(i),
+            })
+            .collect());
+    }
+    let rows: Vec<u8> = info.attribute_rows.concat();
+    let candidates = Candidates::new(&request, &rows).context("the checkpoint's training rows")?;
+    if !candidates.agree() {
+        let (most, of) = candidates.agreement();
+        warn(&format!(
+            "note: no kept training row has all {of} attributes asked for; taking {} rows with {most} of them and setting the rest",
+            candidates.count()
+        ));
+    }
+    let pick = |i| Request {
+        attributes: candidates.pick(args.seed, i).attributes,
+        latent: latent(i),
+    };
+    Ok((0..args.count).map(pick).collect())
+}
+
+fn plan(args: &SampleArgs, setup: &Setup) -> Result<SamplerPlan> {
+    let sampler = match args.sampler {
+        SamplerName::Renoise => Sampler::Renoise,
+        SamplerName::Ddim => Sampler::Ddim { eta: args.eta },
+        SamplerName::Ddpm => Sampler::Ddpm,
+        SamplerName::DdpmLarge => Sampler::DdpmLarge,
+    };
+    let steps = args.steps.unwrap_or(setup.schedule.t_max().min(250));
+    Ok(SamplerPlan::new(
+        &setup.schedule,
+        sampler,
+        steps,
+        Some(1.0),
+    )?)
+}
+
+/// `name-suffix.png` for `name.png`.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let stem = path
+        .file_stem()
+        .map_or_else(Default::default, |s| s.to_string_lossy());
+    path.with_file_name(format!("{stem}{suffix}.png"))
+}
+
+/// Estimates of the first pictures at some of the steps.
+struct Trajectory {
+    steps: usize,
+    kept: Vec<(usize, Vec<f32>)>,
+}
+
+impl Trajectory {
+    fn new(steps: usize) -> Self {
+        Self {
+            steps,
+            kept: Vec::new(),
+        }
+    }
+
+    fn keep(&mut self, step: usize, x0: &[f32]) {
+        let frames = FRAMES.min(self.steps);
+        let chosen = |i: usize| {
+            if frames == 1 {
+                0
+            } else {
+                i * (self.steps - 1) / (frames - 1)
+            }
+        };
+        if (0..frames).any(|i| chosen(i) == step) {
+            self.kept.push((step, x0.to_vec()));
+        }
+    }
+
+    fn write(&self, plan: &SamplerPlan, elements: usize, size: usize, path: &Path) -> Result<()> {
+        let rows = (self.kept.first().map_or(0, |k| k.1.len()) / elements.max(1)).min(8);
+        let mut pictures = Vec::new();
+        for row in 0..rows {
+            let mut strip = Vec::new();
+            for (_, x0) in &self.kept {
+                let range = row * elements..(row + 1) * elements;
+                strip.extend(Picture::from_batch(&x0[range], [1, size, size, 3])?);
+            }
+            pictures.push(strip);
+        }
+        let captions: Vec<String> = self
+            .kept
+            .iter()
+            .map(|(s, _)| format!("t={}", plan.steps()[*s].t))
+            .collect();
+        film_strip(&pictures, &captions, None)?.save_png(path)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,447 @@
+//! `gmmk train`.
+
+use super::Device;
+use super::data::{self, DataName};
+use super::terminal::{Progress, duration, say, stop_flag, warn};
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use gmmk::data::Batch;
+use gmmk::device::pool::Pool;
+use gmmk::device::simd;
+use gmmk::diffusion::schedule::ScheduleSpec;
+use gmmk::gmm::latent::{LatentKind, short_latent_warning};
+use gmmk::model::NetworkConfig;
+use gmmk::report::files::human_bytes;
+use gmmk::tape::Arena;
+use gmmk::train::checkpoint::{self, Checkpoint};
+use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
+use gmmk::train::length::Length;
+use gmmk::train::metrics::MetricsRow;
+use gmmk::train::run_dir::RunDir;
+use gmmk::train::setup::{self, Memory, Setup};
+use gmmk::train::step::TrainStep;
+use gmmk::train::trainer::{Observer, Trainer};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Code {
+    /// Tokens carry a fixed code of their feature
+    On,
+    /// The paper as printed
+    None,
+}
+
+/// Options of `gmmk train`; the defaults stand in the run's config.toml.
+#[derive(Args)]
+pub struct TrainArgs {
+    /// The data set
+    #[arg(value_enum)]
+    dataset: DataName,
+    /// Its folder [default: $GMMK_DATA, ./data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The network: celeba64, cifar32, small64, tiny or nano [default: tiny]
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// A run's config.toml to start from, or a network's config.json
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    config: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum)]
+    device: Option<Device>,
+    /// Length of the whole run: 4000, 4000steps or 64kimg [default: 20000steps]
+    #[arg(long, value_name = "N")]
+    steps: Option<Length>,
+    /// Pictures per step [default: 16]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    batch: Option<u64>,
+    /// Learning rate [default: 1e-4]
+    #[arg(long, value_name = "X")]
+    lr: Option<f64>,
+    /// Seed of everything random [default: 0]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// CPU threads; 0 is one per core [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=4096))]
+    threads: Option<u32>,
+    /// Z of a picture: fixed, fresh at every visit, or fixed from one Gaussian [default: fixed]
+    #[arg(long, value_name = "KIND")]
+    latent: Option<LatentKind>,
+    /// The code that tells features apart [default: on]
+    #[arg(long, value_enum)]
+    feature_code: Option<Code>,
+    /// Noise schedule: constant:B[:T] or linear:B0:B1[:T] [default: the data set's]
+    #[arg(long, value_name = "SCHEDULE")]
+    schedule: Option<ScheduleSpec>,
+    /// Mirror training pictures at random [default: on]
+    #[arg(long, value_enum)]
+    flip: Option<Switch>,
+    /// A page of samples every so often [default: 500steps]
+    #[arg(long, value_name = "N")]
+    sample_every: Option<Length>,
+    /// A checkpoint every so often [default: 500steps]
+    #[arg(long, value_name = "N")]
+    save_every: Option<Length>,
+    /// Name of the run, a folder in runs/ [default: DATASET-PRESET]
+    #[arg(long, conflicts_with = "out")]
+    name: Option<String>,
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with a run
+    #[arg(long)]
+    resume: bool,
+    /// Print configuration, memory and estimated time; train nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl TrainArgs {
+    /// Puts the options that were given over `config`.
+    fn apply(&self, config: &mut RunConfig) {
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        set(&mut config.steps, &self.steps);
+        set(&mut config.batch, &self.batch);
+        set(&mut config.lr, &self.lr);
+        set(&mut config.seed, &self.seed);
+        set(&mut config.threads, &self.threads);
+        set(&mut config.latent, &self.latent);
+        set(&mut config.schedule, &self.schedule);
+        set(&mut config.sample_every, &self.sample_every);
+        set(&mut config.save_every, &self.save_every);
+        set(
+            &mut config.device,
+            &self.device.map(|d| d.name().to_string()),
+        );
+        set(&mut config.flip, &self.flip.map(|f| f == Switch::On));
+        let code = |c| {
+            if c == Code::On {
+                FeatureCode::On
+            } else {
+                FeatureCode::None
+            }
+        };
+        set(&mut config.feature_code, &self.feature_code.map(code));
+        if let Some(preset) = &self.preset {
+            config.preset = preset.clone();
+            config.network = None;
+        }
+        if self.data.is_some() {
+            config.data_path = self.data.clone();
+        }
+    }
+
+    /// The configuration of a new run.
+    fn configure(&self) -> Result<RunConfig> {
+        let kind = data::resolve(self.dataset.kind(), self.data.as_deref())?;
+        let mut config = RunConfig::new(kind, "tiny");
+        // A CPU makes about a thousandth of the paper's run in the time that people wait.
+        config.steps = Length::Steps(20_000);
+        config.sample_every = Length::Steps(500);
+        config.save_every = Length::Steps(500);
+        if let Some(path) = &self.config {
+            config = match path.extension().and_then(|e| e.to_str()) {
+                Some("json") => {
+                    let network = NetworkConfig::load(path)?;
+                    config.network = Some(network_table(&network.to_json())?);
+                    config.preset = path
+                        .file_stem()
+                        .map_or_else(String::new, |s| s.to_string_lossy().into());
+                    config
+                }
+                _ => RunConfig::load(path)?,
+            };
+            if config.data != kind {
+                bail!(
+                    "{} is for {}, but this run is on {kind}",
+                    path.display(),
+                    config.data
+                );
+            }
+        }
+        self.apply(&mut config);
+        config.validate()?;
+        Ok(config)
+    }
+
+    fn folder(&self, config: Option<&RunConfig>) -> PathBuf {
+        if let Some(out) = &self.out {
+            return out.clone();
+        }
+        let name = self.name.clone().unwrap_or_else(|| {
+            let data = config.map_or_else(|| self.dataset.kind(), |c| c.data);
+            let preset = config
+                .map(|c| c.preset.clone())
+                .or_else(|| self.preset.clone());
+            format!("{data}-{}", preset.unwrap_or_else(|| "tiny".into()))
+        });
+        Path::new("runs").join(name)
+    }
+}
+
+/// Runs `gmmk train`.
+pub fn run(args: TrainArgs) -> Result<()> {
+    if args.resume {
+        return resume(&args);
+    }
+    let config = args.configure()?;
+    if args.dry_run {
+        return dry_run(config);
+    }
+    let folder = args.folder(Some(&config));
+    if folder.join("config.toml").exists() {
+        bail!(
+            "{} holds a run already; go on with it (--resume), or give this one another --name",
+            folder.display()
+        );
+    }
+    // What can be refused is refused before the folder is made.
+    let network = setup::network(&config)?;
+    let packed = data::open(
+        config.data,
+        config.data_path.as_deref(),
+        network.sample_size as u32,
+    )?;
+    let pool = Arc::new(Pool::new(config.threads as usize)?);
+    let setup = Setup::for_data(config, &packed)?;
+    let memory = setup.check_memory(pool.threads())?;
+    let run = RunDir::create(&folder)?;
+    setup.config.save(&run.config())?;
+    go(&setup, &run, packed, None, &pool, memory)
+}
+
+fn resume(args: &TrainArgs) -> Result<()> {
+    let folder = match args.folder(None) {
+        // Without CelebA the run was named after the faces that took its place.
+        folder if args.out.is_none() && args.name.is_none() && !folder.exists() => {
+            let kind = data::resolve(args.dataset.kind(), args.data.as_deref())?;
+            let preset = args.preset.as_deref().unwrap_or("tiny");
+            args.folder(Some(&RunConfig::new(kind, preset)))
+        }
+        folder => folder,
+    };
+    let run = RunDir::resume(&folder)?;
+    let saved = RunConfig::load(&run.config())?;
+    let mut wanted = saved.clone();
+    let instead =
+        saved.data == DataKind::Faces && args.dataset == DataName::Celeba && args.data.is_none();
+    if !instead {
+        wanted.data = args.dataset.kind();
+    }
+    args.apply(&mut wanted);
+    resume_difference(&saved, &wanted)?;
+    wanted.validate()?;
+    if args.dry_run {
+        return dry_run(wanted);
+    }
+    let network = setup::network(&wanted)?;
+    let packed = data::open(
+        wanted.data,
+        wanted.data_path.as_deref(),
+        network.sample_size as u32,
+    )?;
+    let pool = Arc::new(Pool::new(wanted.threads as usize)?);
+    let setup = Setup::for_data(wanted, &packed)?;
+    let memory = setup.check_memory(pool.threads())?;
+    let checkpoint = if checkpoint::list(&run.checkpoints())?.is_empty() {
+        warn("note: the run stopped before its first checkpoint; it starts from the beginning");
+        None
+    } else {
+        let found = checkpoint::resolve(run.path())?;
+        if let Some(note) = found.note {
+            warn(&format!("note: {note}"));
+        }
+        Some(Checkpoint::open(&found.path)?)
+    };
+    if setup.config != saved {
+        setup.config.save(&run.config())?;
+    }
+    go(&setup, &run, packed, checkpoint, &pool, memory)
+}
+
+/// Trains and reports.
+fn go(
+    setup: &Setup,
+    run: &RunDir,
+    packed: gmmk::data::Packed,
+    checkpoint: Option<Checkpoint>,
+    pool: &Arc<Pool>,
+    memory: Memory,
+) -> Result<()> {
+    let config = &setup.config;
+    greet(setup, &packed, pool, memory);
+    let total = config.total_steps();
+    let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), pool)?;
+    if let Some(checkpoint) = &checkpoint {
+        let step = checkpoint.info().counters.step;
+        warn(&format!("resuming at step {step} of {total}"));
+    }
+    drop(checkpoint);
+    let stop = stop_flag();
+    let mut watcher = Watcher {
+        progress: Progress::new("training", total, Duration::from_secs(15)),
+        last: None,
+    };
+    let outcome = trainer.train(&stop, &mut watcher);
+    watcher.progress.finish();
+    let outcome = outcome?;
+    let folder = run.path().display();
+    if outcome.finished {
+        say(&format!(
+            "done: {} steps; samples, loss.png and checkpoints in {folder}",
+            outcome.step
+        ));
+        say(&format!(
+            "draw more: gmmk sample --checkpoint {folder} --out samples.png"
+        ));
+    } else {
+        say(&format!(
+            "stopped and saved at step {} of {total} in {folder}",
+            outcome.step
+        ));
+        say(&format!(
+            "go on: gmmk train {} --out {folder} --resume",
+            config.data
+        ));
+    }
+    Ok(())
+}
+
+fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory) {
+    let (train, held_out) = (
+        packed.train_indices().len(),
+        packed.held_out_indices().len(),
+    );
+    warn(&format!(
+        "{}: {train} pictures to train on, {held_out} held out; {} attributes",
+        packed.data_set(),
+        packed.attribute_names().len()
+    ));
+    let name = &setup.config.preset;
+    warn(&format!(
+        "{name}: {:.2} M parameters; {} (weights and optimizer {}, step {})",
+        setup.net.table().count() as f64 / 1e6,
+        human_bytes(memory.total() as u64),
+        human_bytes(memory.parameters as u64),
+        human_bytes(memory.step as u64)
+    ));
+    warn(&format!(
+        "device: CPU, {} threads, {}",
+        pool.threads(),
+        simd::level().name()
+    ));
+    let warnings = [
+        setup.schedule.warning(),
+        short_latent_warning(setup.net.config().cross_attention_dim),
+    ];
+    for warning in warnings.into_iter().flatten() {
+        warn(&format!("warning: {warning}"));
+    }
+}
+
+struct Watcher {
+    progress: Progress,
+    last: Option<f64>,
+}
+
+impl Observer for Watcher {
+    fn step(&mut self, step: u64, total: u64, images_per_s: f64, loss: f64) {
+        let held_out = self
+            .last
+            .map(|l| format!(", held out {l:.4}"))
+            .unwrap_or_default();
+        self.progress.update(step, total, || {
+            format!("{images_per_s:.1} img/s, loss {loss:.4}{held_out}")
+        });
+    }
+
+    fn logged(&mut self, row: &MetricsRow) {
+        self.last = row.get("held_out_loss").or(self.last);
+    }
+
+    fn note(&mut self, text: &str) {
+        self.progress.line(text);
+    }
+}
+
+/// Prints what a run would be.
+fn dry_run(config: RunConfig) -> Result<()> {
+    let source = data::source(config.data, config.data_path.as_deref())?;
+    let setup = Setup::new(config, source.attribute_names().len())?;
+    let config = &setup.config;
+    let pool = Arc::new(Pool::new(config.threads as usize)?);
+    say(config.to_toml()?.trim_end());
+    let memory = setup.check_memory(pool.threads())?;
+    say(&format!(
+        "\nmemory: {} = weights, gradients, moments and average {} + step {} (at least {}, unshared {})",
+        human_bytes(memory.total() as u64),
+        human_bytes(memory.parameters as u64),
+        human_bytes(memory.step as u64),
+        human_bytes(memory.step_bound as u64),
+        human_bytes(memory.step_separate as u64)
+    ));
+    let trial = config.batch.min(2);
+    let seconds = trial_step(&setup, trial as usize, &pool)? / trial as f64;
+    let rate = 1.0 / seconds;
+    let total = config.total_steps();
+    let time = total as f64 * config.batch as f64 / rate;
+    say(&format!(
+        "work: {:.2} GFLOP per step; about {rate:.1} images/s (from a trial step of {trial} pictures), so {} for {total} steps",
+        memory.flops as f64 / 1e9,
+        duration(time)
+    ));
+    Ok(())
+}
+
+/// Seconds of one training step of `batch` empty pictures.
+fn trial_step(setup: &Setup, batch: usize, pool: &Arc<Pool>) -> Result<f64> {
+    let mut step = TrainStep::new(&setup.recipe(), batch, pool).context("the trial step")?;
+    let mut state = setup.allocate()?;
+    setup
+        .net
+        .table()
+        .initialise(0, state.get_mut(Arena::Params));
+    let pictures = blank_batch(setup, batch);
+    let mut best = f64::INFINITY;
+    let begin = Instant::now();
+    for i in 0..5 {
+        let start = Instant::now();
+        step.run(&mut state, &pictures, [0.0, 0.0]);
+        if i > 0 {
+            best = best.min(start.elapsed().as_secs_f64());
+        }
+        if i > 0 && begin.elapsed() > Duration::from_secs(3) {
+            break;
+        }
+    }
+    Ok(best)
+}
+
+/// A batch of grey pictures with every third attribute.
+pub fn blank_batch(setup: &Setup, batch: usize) -> Batch {
+    let size = setup.net.config().sample_size;
+    let attributes = setup.conditioning.attributes;
+    Batch {
+        images: (0..batch * size * size * 3)
+            .map(|i| (i % 251) as u8)
+            .collect(),
+        attributes: (0..batch * attributes)
+            .map(|i| u8::from(i % 3 == 0))
+            .collect(),
+        rows: (0..batch as u64).collect(),
+        first_sample: 0,
+    }
+}

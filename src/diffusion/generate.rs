@@ -1,0 +1,196 @@
+//! Draws pictures: the network inside the sampler's loop.
+
+use super::sampler::{SamplerError, SamplerPlan, Samples};
+use crate::device::pool::Pool;
+use crate::gmm::latent::LatentMixture;
+use crate::model::UNet;
+use crate::model::unet::{Inputs, Purpose};
+use crate::ops::latent_tokens::LatentTokens;
+use crate::rng::{Stream, split};
+use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
+use std::sync::Arc;
+
+/// A picture cannot be drawn.
+#[derive(Debug, thiserror::Error)]
+pub enum GenerateError {
+    /// The network does not take these inputs.
+    #[error(transparent)]
+    Tape(#[from] TapeError),
+    /// Not enough memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// The sampler's settings do not fit.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The caller asked to stop.
+    #[error("stopped while drawing samples")]
+    Stopped,
+}
+
+/// How attributes become tokens.
+#[derive(Clone, Debug)]
+pub struct Conditioning {
+    /// Number of attributes K.
+    pub attributes: usize,
+    /// The mixture that Z is drawn from.
+    pub mixture: LatentMixture,
+    /// Factor on the feature codes; 0 leaves them out.
+    pub code: f64,
+}
+
+impl Conditioning {
+    /// The op that makes tokens of `width` elements from the numbers of `stream`.
+    pub fn op(&self, width: usize, stream: Stream) -> LatentTokens {
+        LatentTokens {
+            width,
+            stream,
+            means: self.mixture.mu().iter().map(|&m| m as f32).collect(),
+            sigma: self.mixture.sigma() as f32,
+            code: self.code as f32,
+        }
+    }
+}
+
+/// What one picture is drawn from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Attributes, 0 or 1.
+    pub attributes: Vec<u8>,
+    /// Number of its fresh Z.
+    pub latent: u64,
+}
+
+/// A network that predicts noise for a batch, again and again.
+pub struct Generator {
+    exe: Executable,
+    sample: Var,
+    timestep: Var,
+    attributes: Var,
+    latents: Var,
+    seed: Var,
+    output: Var,
+    shape: [usize; 4],
+}
+
+impl Generator {
+    /// A generator of `batch` pictures at a time.
+    ///
+    /// # Errors
+    /// The configuration and the conditioning do not fit each other; not enough memory.
+    pub fn new(
+        net: &UNet,
+        conditioning: &Conditioning,
+        batch: usize,
+        pool: &Arc<Pool>,
+    ) -> Result<Self, GenerateError> {
+        let config = net.config();
+        let shape = [
+            batch,
+            config.sample_size,
+            config.sample_size,
+            config.in_channels,
+        ];
+        let mut tape = Tape::new();
+        let sample = tape.input("sample", TensorType::f32(&shape));
+        let timestep = tape.input("timestep", TensorType::u32(&[batch]));
+        let attributes = tape.input(
+            "attributes",
+            TensorType::u8(&[batch, conditioning.attributes]),
+        );
+        let latents = tape.input("latents", TensorType::u32(&[batch, 2]));
+        let seed = tape.input("seed", TensorType::u32(&[2]));
+        let op = conditioning.op(config.cross_attention_dim, Stream::LatentFresh);
+        let tokens = tape.push_one(op, &[attributes, seed, latents])?;
+        let inputs = Inputs {
+            sample,
+            timestep,
+            tokens,
+        };
+        let output = net.record(&mut tape, inputs, Purpose::Sample)?.output;
+        tape.keep(output);
+        let exe = Executable::new(tape, pool.clone())?;
+        Ok(Self {
+            exe,
+            sample,
+            timestep,
+            attributes,
+            latents,
+            seed,
+            output,
+            shape,
+        })
+    }
+
+    /// Bytes of activations.
+    pub fn bytes(&self) -> usize {
+        self.exe.plan().peak_bytes
+    }
+
+    /// FLOPs of one prediction.
+    pub fn flops(&self) -> u64 {
+        self.exe.plan().flops
+    }
+
+    /// Pictures at a time.
+    pub fn batch(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// Draws one picture per request, in [-1, 1], [requests, s, s, c] flattened. Sample i starts from
+    /// the noise of sample number `first + i`. `watch` sees every step: (step, x0 estimates of the
+    /// pictures of this batch, number of its first picture); when it returns false, drawing stops.
+    ///
+    /// # Errors
+    /// Settings that do not fit; [`GenerateError::Stopped`].
+    pub fn draw(
+        &mut self,
+        (state, weights): (&mut State, Arena),
+        plan: &SamplerPlan,
+        (seed, first): (u64, u64),
+        requests: &[Request],
+        mut watch: impl FnMut(usize, &[f32], usize) -> bool,
+    ) -> Result<Vec<f32>, GenerateError> {
+        let batch = self.batch();
+        let elements = self.shape[1..].iter().product();
+        let mut out = Vec::with_capacity(requests.len() * elements);
+        let mut x = vec![0.0; batch * elements];
+        let mut x0 = x.clone();
+        for (number, chunk) in requests.chunks(batch).enumerate() {
+            let start = number * batch;
+            let samples = Samples {
+                seed,
+                first: first + start as u64,
+                elements,
+            };
+            plan.start(samples, &mut x)?;
+            self.condition(seed, chunk);
+            for (i, step) in plan.steps().iter().enumerate() {
+                self.exe.write(self.sample, &x);
+                self.exe.write(self.timestep, &vec![step.t - 1; batch]);
+                self.exe.run(state, weights);
+                let eps = self.exe.read(self.output);
+                plan.advance(i, samples, &mut x, &eps, Some(&mut x0))?;
+                if !watch(i, &x0[..chunk.len() * elements], start) {
+                    return Err(GenerateError::Stopped);
+                }
+            }
+            out.extend_from_slice(&x[..chunk.len() * elements]);
+        }
+        Ok(out)
+    }
+
+    /// Writes attributes and latent numbers; a short last chunk repeats its first request.
+    fn condition(&mut self, seed: u64, requests: &[Request]) {
+        let request = |i: usize| requests.get(i).unwrap_or(&requests[0]);
+        let attributes: Vec<u8> = (0..self.batch())
+            .flat_map(|i| request(i).attributes.iter().copied())
+            .collect();
+        let latents: Vec<u32> = (0..self.batch())
+            .flat_map(|i| split(request(i).latent))
+            .collect();
+        self.exe.write(self.attributes, &attributes);
+        self.exe.write(self.latents, &latents);
+        self.exe.write(self.seed, &split(seed));
+    }
+}

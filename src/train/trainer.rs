@@ -1,0 +1,464 @@
+//! The training loop.
+
+use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Counters, Part};
+use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
+use super::page::Page;
+use super::run_dir::RunDir;
+use super::setup::Setup;
+use super::step::{LossProbe, StepError, StepResult, TrainStep};
+use super::tensorboard::EventWriter;
+use super::tensors::{StateTensors, restore, restore_counters};
+use crate::data::{Batch, DataError, Loader, Packed, RequestError};
+use crate::device::memory::peak_resident_bytes;
+use crate::device::pool::Pool;
+use crate::diffusion::generate::{GenerateError, Generator};
+use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
+use crate::report::curve::{Plot, Series};
+use crate::report::files::FileError;
+use crate::report::picture::PictureError;
+use crate::tape::Arena;
+use crate::tape::executable::{OutOfMemory, State};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// Training cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The step.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The metrics file.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A picture.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A sample page.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The sampler of the pages.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// The attributes of the pages.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The gradient was not finite too often in a row.
+    #[error(
+        "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged; resume from an earlier checkpoint with a lower --lr in a new run, or check the data"
+    )]
+    Diverged {
+        /// Steps in a row.
+        count: u64,
+        /// The last of them.
+        step: u64,
+    },
+}
+
+/// What a run tells while it goes.
+pub trait Observer {
+    /// A step is done; `loss` is the mean since the last line of metrics.
+    fn step(&mut self, step: u64, total: u64, images_per_s: f64, loss: f64);
+    /// A line of metrics was written.
+    fn logged(&mut self, row: &MetricsRow);
+    /// Something worth a sentence.
+    fn note(&mut self, text: &str);
+}
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Steps taken in all.
+    pub step: u64,
+    /// The run has its full length; otherwise it was asked to stop.
+    pub finished: bool,
+}
+
+/// A line of metrics every so many steps.
+const LOG_EVERY: u64 = 10;
+/// Steps without a finite gradient before the run is given up.
+const PATIENCE: u64 = 100;
+/// Held-out pictures that are measured, at the most.
+const HELD_OUT: usize = 256;
+/// Steps of the sampler on the pages.
+const PAGE_STEPS: u32 = 50;
+/// Pictures of a page drawn at a time, at the most.
+const PAGE_BATCH: u64 = 12;
+/// Sample numbers of held-out pictures start here, far from those of training.
+const HELD_OUT_SAMPLES: u64 = 1 << 48;
+/// Training rows that a checkpoint keeps.
+const ROWS: usize = 1000;
+
+/// A run in memory.
+pub struct Trainer<'a> {
+    setup: &'a Setup,
+    run: &'a RunDir,
+    data: Arc<Packed>,
+    state: State,
+    step: TrainStep,
+    probe: Option<Probe>,
+    pages: Pages,
+    loader: Loader,
+    counters: Counters,
+    metrics: MetricsWriter,
+    events: EventWriter,
+    window: Window,
+    seconds: f64,
+    skipped_in_a_row: u64,
+}
+
+/// What happened since the last line of metrics.
+#[derive(Default)]
+struct Window {
+    steps: u64,
+    loss: f64,
+    grad_norm: f64,
+    wait: f64,
+    seconds: f64,
+}
+
+/// The held-out measurement: batches and their time steps never change.
+struct Probe {
+    program: LossProbe,
+    batches: Vec<(Batch, Vec<u32>, usize)>,
+}
+
+/// The sample pages.
+struct Pages {
+    page: Page,
+    generator: Generator,
+    plan: SamplerPlan,
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares a run: from `resume`, or from new weights.
+    ///
+    /// # Errors
+    /// See [`TrainError`].
+    pub fn new(
+        setup: &'a Setup,
+        run: &'a RunDir,
+        data: Arc<Packed>,
+        resume: Option<&Checkpoint>,
+        pool: &Arc<Pool>,
+    ) -> Result<Self, TrainError> {
+        let batch = setup.config.batch as usize;
+        let mut state = setup.allocate()?;
+        let counters = resume.map_or(Counters::default(), |c| c.info().counters);
+        match resume {
+            Some(checkpoint) => {
+                restore(checkpoint, setup.net.table(), &mut state, &Part::ALL)?;
+                restore_counters(counters, &mut state);
+            }
+            None => {
+                let weights = state.get_mut::<f32>(Arena::Params);
+                setup.net.table().initialise(setup.config.seed, weights);
+                let start = state.get::<f32>(Arena::Params).to_vec();
+                state.get_mut::<f32>(Arena::Ema).copy_from_slice(&start);
+            }
+        }
+        let kept = metrics::cut(&run.metrics(), counters.step)?;
+        Ok(Self {
+            step: TrainStep::new(&setup.recipe(), batch, pool)?,
+            probe: Probe::new(setup, &data, pool)?,
+            pages: Pages::new(setup, &data, pool)?,
+            loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
+            metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
+            events: EventWriter::resume(run.path(), counters.step)?,
+            window: Window::default(),
+            seconds: kept.last().map_or(0.0, |row| row.seconds),
+            skipped_in_a_row: 0,
+            setup,
+            run,
+            data,
+            state,
+            counters,
+        })
+    }
+
+    /// Trains to the end of the run, or until `stop` is set; the last step is saved either way.
+    ///
+    /// # Errors
+    /// See [`TrainError`]; what was saved before stays good.
+    pub fn train(
+        &mut self,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome, TrainError> {
+        let config = &self.setup.config;
+        let total = config.total_steps();
+        let save_every = config.save_every.steps(config.batch);
+        let sample_every = config.sample_every.steps(config.batch);
+        while self.counters.step < total && !stop.load(Ordering::Relaxed) {
+            self.one_step(total, observer)?;
+            let step = self.counters.step;
+            let last = step == total || stop.load(Ordering::Relaxed);
+            let saves = last || step.is_multiple_of(save_every);
+            let samples = step == total || step.is_multiple_of(sample_every);
+            if saves || samples || step.is_multiple_of(LOG_EVERY) {
+                let held_out = samples.then(|| self.held_out()).flatten();
+                self.log(held_out, observer)?;
+            }
+            if samples {
+                self.draw_page(stop, observer)?;
+            }
+            if saves {
+                self.save(save_every)?;
+            }
+        }
+        Ok(Outcome {
+            step: self.counters.step,
+            finished: self.counters.step >= total,
+        })
+    }
+
+    fn one_step(&mut self, total: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let config = &self.setup.config;
+        let start = Instant::now();
+        let rates = [config.lr, config.ema_decay(self.counters.images_seen)];
+        let batch = self.loader.next()?;
+        let StepResult {
+            loss,
+            grad_norm,
+            updated,
+        } = self.step.run(&mut self.state, batch, rates);
+        self.counters.step += 1;
+        self.counters.images_seen += config.batch;
+        if updated {
+            self.counters.adam_step += 1;
+            self.skipped_in_a_row = 0;
+        } else {
+            self.counters.skipped += 1;
+            self.skipped_in_a_row += 1;
+            if self.skipped_in_a_row >= PATIENCE {
+                let (count, step) = (self.skipped_in_a_row, self.counters.step);
+                return Err(TrainError::Diverged { count, step });
+            }
+        }
+        let window = &mut self.window;
+        window.steps += 1;
+        window.loss += f64::from(loss);
+        window.grad_norm += f64::from(grad_norm);
+        window.wait += self.loader.wait_seconds();
+        window.seconds += start.elapsed().as_secs_f64();
+        let rate = (window.steps * config.batch) as f64 / window.seconds.max(1e-9);
+        observer.step(
+            self.counters.step,
+            total,
+            rate,
+            window.loss / window.steps as f64,
+        );
+        Ok(())
+    }
+
+    /// Writes a line of metrics and starts a new window.
+    fn log(
+        &mut self,
+        held_out: Option<f64>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let window = std::mem::take(&mut self.window);
+        self.seconds += window.seconds;
+        let config = &self.setup.config;
+        let steps = window.steps.max(1) as f64;
+        let rate = window.steps as f64 * config.batch as f64 / window.seconds.max(1e-9);
+        let mut values = vec![
+            ("loss".to_string(), window.loss / steps),
+            ("grad_norm".into(), window.grad_norm / steps),
+            ("lr".into(), config.lr),
+            (
+                "ema_decay".into(),
+                config.ema_decay(self.counters.images_seen),
+            ),
+            ("images_per_s".into(), rate),
+            ("data_wait".into(), window.wait / window.seconds.max(1e-9)),
+            ("skipped".into(), self.counters.skipped as f64),
+        ];
+        values.extend(held_out.map(|loss| ("held_out_loss".to_string(), loss)));
+        values.extend(peak_resident_bytes().map(|b| ("peak_rss_bytes".to_string(), b as f64)));
+        let row = MetricsRow {
+            step: self.counters.step,
+            images: self.counters.images_seen,
+            seconds: self.seconds,
+            values,
+        };
+        self.metrics.append(&row)?;
+        self.events
+            .scalars(row.step, row.values.iter().map(|(k, v)| (k.as_str(), *v)))?;
+        observer.logged(&row);
+        Ok(())
+    }
+
+    /// Mean loss of the averaged weights on held-out pictures at fixed noise and times.
+    fn held_out(&mut self) -> Option<f64> {
+        let probe = self.probe.as_mut()?;
+        let (mut sum, mut count) = (0.0, 0);
+        for (batch, t, valid) in &probe.batches {
+            let losses = probe.program.run((&mut self.state, Arena::Ema), batch, t);
+            sum += losses[..*valid].iter().map(|&l| f64::from(l)).sum::<f64>();
+            count += valid;
+        }
+        Some(sum / count.max(1) as f64)
+    }
+
+    fn draw_page(
+        &mut self,
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Pages {
+            page,
+            generator,
+            plan,
+        } = &mut self.pages;
+        let seed = self.setup.config.seed;
+        let go_on = |_: usize, _: &[f32], _: usize| !stop.load(Ordering::Relaxed);
+        let weights = (&mut self.state, Arena::Ema);
+        let pictures = match generator.draw(weights, plan, (seed, 0), &page.requests, go_on) {
+            Ok(pictures) => pictures,
+            Err(GenerateError::Stopped) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let size = self.setup.net.config().sample_size;
+        let title = format!(
+            "step {}, {} images",
+            self.counters.step, self.counters.images_seen
+        );
+        let path = self.run.sample_page(self.counters.step);
+        page.render(&pictures, size, title)?.save_png(&path)?;
+        self.plot()?;
+        observer.note(&format!("wrote {}", path.display()));
+        Ok(())
+    }
+
+    /// Draws the loss so far.
+    fn plot(&self) -> Result<(), TrainError> {
+        let rows = metrics::read(&self.run.metrics())?;
+        let series = |name: &str, key: &str, smooth| {
+            let point =
+                |row: &MetricsRow| row.get(key).map(|loss| [row.images as f64 / 1000.0, loss]);
+            Series {
+                name: name.into(),
+                points: rows.iter().filter_map(point).collect(),
+                smooth,
+            }
+        };
+        let held_out = series("held out (averaged weights)", "held_out_loss", 0);
+        let smooth = (rows.len() / 100).clamp(2, 50);
+        let plot = Plot {
+            title: format!(
+                "{} on {}: noise prediction error",
+                self.setup.config.preset, self.setup.config.data
+            ),
+            x_label: "thousand images".into(),
+            y_label: "mean squared error".into(),
+            log_y: true,
+            series: vec![series("training", "loss", smooth), held_out],
+            ..Plot::default()
+        };
+        plot.render()?.save_png(&self.run.loss_plot())?;
+        Ok(())
+    }
+
+    fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        let info = CheckpointInfo {
+            config: self.setup.config.clone(),
+            counters: self.counters,
+            attribute_names: self.data.attribute_names().to_vec(),
+            attribute_rows: training_rows(&self.data).map(<[u8]>::to_vec).collect(),
+            network: self.setup.net.config().to_json(),
+        };
+        let mut tensors = StateTensors::new(self.setup.net.table(), &self.state);
+        checkpoint::save(&self.run.checkpoints(), &mut tensors, &info)?;
+        checkpoint::prune(&self.run.checkpoints(), save_every)?;
+        Ok(())
+    }
+}
+
+/// Attributes of up to [`ROWS`] training pictures, evenly spread.
+fn training_rows(data: &Packed) -> impl Iterator<Item = &[u8]> {
+    let indices = data.train_indices();
+    let count = indices.len().min(ROWS);
+    (0..count).map(move |i| data.attributes(indices[i * indices.len() / count] as usize))
+}
+
+impl Probe {
+    fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Option<Self>, TrainError> {
+        let indices = data.held_out_indices();
+        let count = indices.len().min(HELD_OUT);
+        if count == 0 {
+            return Ok(None);
+        }
+        let batch = (setup.config.batch as usize).min(count);
+        let pick = |i: usize| indices[i * indices.len() / count] as usize;
+        let t_max = u64::from(setup.schedule.t_max());
+        // Time steps are spread evenly, in an order unrelated to the pictures'.
+        let t = |i: usize| {
+            ((((i as u64 * 89) % count as u64) * 2 + 1) * t_max / (2 * count as u64)) as u32
+        };
+        let batches = (0..count)
+            .step_by(batch)
+            .map(|first| {
+                let slots: Vec<usize> = (first..first + batch).map(|i| i.min(count - 1)).collect();
+                let batch = Batch {
+                    images: slots
+                        .iter()
+                        .flat_map(|&i| data.image(pick(i)).iter().copied())
+                        .collect(),
+                    attributes: slots
+                        .iter()
+                        .flat_map(|&i| data.attributes(pick(i)).iter().copied())
+                        .collect(),
+                    rows: slots.iter().map(|&i| data.row(pick(i))).collect(),
+                    first_sample: HELD_OUT_SAMPLES + first as u64,
+                };
+                (
+                    batch,
+                    slots.iter().map(|&i| t(i)).collect(),
+                    (count - first).min(slots.len()),
+                )
+            })
+            .collect();
+        let program = LossProbe::new(&setup.recipe(), batch, pool)?;
+        Ok(Some(Self { program, batches }))
+    }
+}
+
+impl Pages {
+    fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Self, TrainError> {
+        let rows: Vec<u8> = training_rows(data).flatten().copied().collect();
+        let page = Page::new(
+            data.attribute_names(),
+            data.one_hot(),
+            &rows,
+            setup.config.seed,
+        )?;
+        let batch = setup.config.batch.min(PAGE_BATCH) as usize;
+        let generator = Generator::new(&setup.net, &setup.conditioning, batch, pool)?;
+        let steps = setup.schedule.t_max().min(PAGE_STEPS);
+        let plan = SamplerPlan::new(
+            &setup.schedule,
+            Sampler::Ddim { eta: 0.0 },
+            steps,
+            Some(1.0),
+        )?;
+        Ok(Self {
+            page,
+            generator,
+            plan,
+        })
+    }
+}
