@@ -2,6 +2,7 @@
 
 use crate::device::call::Call;
 use crate::device::gemm::{self, Columns, Term};
+use crate::device::pool::Parts;
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut, Span};
 use crate::tape::backward::Backward;
@@ -119,32 +120,21 @@ fn forward(
     let (values, scores) = rest.split_at_mut(gemm::packed_len(s, d));
     pack_rows(keys, k, n, true);
     pack_rows(values, v, n, false);
-    product(
-        rows,
-        s,
-        (q.span(n, first), q.ld(), 1),
-        keys,
-        d,
-        |r, j, sums| {
-            scores[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
-        },
-    );
+    let queries = (q.span(n, first), q.ld(), 1);
+    product([rows, s, d], queries, keys, |r, j, sums| {
+        scores[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
+    });
     for r in 0..rows {
-        let (max, sum) = vector::softmax_exp(&mut scores[r * s..(r + 1) * s], scale);
+        let row = &mut scores[r * s..(r + 1) * s];
+        let (max, sum) = vector::softmax_exp(row, scale);
         lse.row(0, r)[head] = max + sum.ln();
-        vector::scale(&mut scores[r * s..(r + 1) * s], 1.0 / sum);
+        vector::scale(row, 1.0 / sum);
     }
-    product(
-        rows,
-        d,
-        (Span::from(&*scores), s, 1),
-        values,
-        s,
-        |r, j, sums| {
-            let at = head * d + j;
-            o.row(0, r)[at..at + sums.len()].copy_from_slice(sums);
-        },
-    );
+    let p = (Span::from(&*scores), s, 1);
+    product([rows, d, s], p, values, |r, j, sums| {
+        let at = head * d + j;
+        o.row(0, r)[at..at + sums.len()].copy_from_slice(sums);
+    });
 }
 
 /// Packs the rows of sample `n` as a B: `transposed` with rows as columns, else as they are.
@@ -167,21 +157,19 @@ fn pack_rows(packed: &mut [f32], x: Rows<'_>, n: usize, transposed: bool) {
     );
 }
 
-/// C = A B for a packed B; A has row distance `ld` and element distance `step`.
+/// C = A B, `m` x `n` with sums of `k`, for a packed B; A has row distance `ld` and element distance
+/// `step`.
 fn product(
-    m: usize,
-    n: usize,
+    [m, n, k]: [usize; 3],
     (a, ld, step): (Span<'_>, usize, usize),
     packed: &[f32],
-    k: usize,
     store: impl FnMut(usize, usize, &[f32]),
 ) {
-    let b = Columns::Packed(packed);
     let term = Term {
         a,
         a_stride: step,
         a_batch: 0,
-        b,
+        b: Columns::Packed(packed),
         k,
         batch: 1,
     };
@@ -285,74 +273,56 @@ struct Block<'a, 's> {
 }
 
 impl Block<'_, '_> {
-    fn run(&mut self, first: usize, rows: usize, parts: &mut crate::device::pool::Parts<'_>) {
+    fn run(&mut self, first: usize, rows: usize, parts: &mut Parts<'_>) {
+        self.scores(first, rows);
+        let [q, k, _, _, d_out] = self.heads;
+        let (n, head) = self.place;
+        let (s, d) = (k.rows(), q.cols());
+        let mut dq = parts.get(0);
+        let ds = (Span::from(&*self.ds), s, 1);
+        product([rows, d, s], ds, self.key_rows, |r, j, sums| {
+            let at = head * d + j;
+            dq.row(0, first + r)[at..at + sums.len()].copy_from_slice(sums);
+        });
+        gemm::pack_with(self.queries, [rows, d], |i, j| q.row(n, first + i)[j]);
+        gemm::pack_with(self.d_outs, [rows, d], |i, j| d_out.row(n, first + i)[j]);
+        let products = [(1, &*self.ds, &*self.queries), (2, &*self.p, &*self.d_outs)];
+        for (output, scores, packed) in products {
+            let mut out = parts.get(output);
+            let transposed = (Span::from(scores), 1, s);
+            product([s, d, rows], transposed, packed, |r, j, sums| {
+                let at = head * d + j;
+                let out = &mut out.row(0, r)[at..at + sums.len()];
+                if first == 0 {
+                    out.copy_from_slice(sums);
+                } else {
+                    vector::add(sums, out);
+                }
+            });
+        }
+    }
+
+    /// P and dS of the queries `first..first + rows`.
+    fn scores(&mut self, first: usize, rows: usize) {
         let [q, k, _, o, d_out] = self.heads;
         let (n, head) = self.place;
         let (s, d) = (k.rows(), q.cols());
         let scale = 1.0 / (d as f32).sqrt();
         let (p, ds) = (&mut *self.p, &mut *self.ds);
-        product(
-            rows,
-            s,
-            (q.span(n, first), q.ld(), 1),
-            self.keys,
-            d,
-            |r, j, sums| {
-                p[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
-            },
-        );
-        product(
-            rows,
-            s,
-            (d_out.span(n, first), d_out.ld(), 1),
-            self.values,
-            d,
-            |r, j, sums| {
-                ds[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
-            },
-        );
+        let queries = (q.span(n, first), q.ld(), 1);
+        product([rows, s, d], queries, self.keys, |r, j, sums| {
+            p[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
+        });
+        let d_outs = (d_out.span(n, first), d_out.ld(), 1);
+        product([rows, s, d], d_outs, self.values, |r, j, sums| {
+            ds[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
+        });
         for r in 0..rows {
             let range = r * s..(r + 1) * s;
-            vector::softmax_rebuild(
-                &mut p[range.clone()],
-                scale,
-                self.lse.row(n, first + r)[head],
-            );
+            let lse = self.lse.row(n, first + r)[head];
+            vector::softmax_rebuild(&mut p[range.clone()], scale, lse);
             let delta = vector::dot(d_out.row(n, first + r), o.row(n, first + r));
             vector::softmax_backward(&p[range.clone()], &mut ds[range], delta, scale);
-        }
-        let mut dq = parts.get(0);
-        product(
-            rows,
-            d,
-            (Span::from(&*ds), s, 1),
-            self.key_rows,
-            s,
-            |r, j, sums| {
-                let at = head * d + j;
-                dq.row(0, first + r)[at..at + sums.len()].copy_from_slice(sums);
-            },
-        );
-        gemm::pack_with(self.queries, [rows, d], |i, j| q.row(n, first + i)[j]);
-        gemm::pack_with(self.d_outs, [rows, d], |i, j| d_out.row(n, first + i)[j]);
-        for (output, scores, packed) in [(1, &*ds, &*self.queries), (2, &*p, &*self.d_outs)] {
-            let mut out = parts.get(output);
-            product(
-                s,
-                d,
-                (Span::from(scores), 1, s),
-                packed,
-                rows,
-                |r, j, sums| {
-                    let at = head * d + j;
-                    let out = &mut out.row(0, r)[at..at + sums.len()];
-                    if first == 0 {
-                        out.copy_from_slice(sums);
-                    } else {
-                        vector::add(sums, out);
-                    }
-                },
-            );
         }
     }
 }

@@ -5,6 +5,7 @@
 //! a = rho gamma (1 + s) and b = (beta - mu rho gamma)(1 + s) + t:  act = SiLU(a x + b).
 
 use crate::device::call::Call;
+use crate::device::pool::Parts;
 use crate::device::simd::multiversion;
 use crate::device::vector::{self, silu_one};
 use crate::device::view::{Rows, RowsMut};
@@ -391,27 +392,57 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
-    fn sample(
-        &self,
-        n: usize,
-        parts: &mut crate::device::pool::Parts<'_>,
-        scratch: &mut [f32],
-        scale_shift: bool,
-    ) {
+    /// The gradient of sample `n`: outputs dx, the sums P and Q and, if asked for, d(scale, shift).
+    fn sample(&self, n: usize, parts: &mut Parts<'_>, scratch: &mut [f32], scale_shift: bool) {
         let c = self.loader.x.cols();
         let (table, rest) = scratch.split_at_mut(2 * c);
         let (means, rest) = rest.split_at_mut(2 * c);
         let (block, coefficients) = rest[..5 * c].split_at_mut(2 * c);
         self.loader.table(n, table);
+        self.spread(n, means);
         let [mut dx, mut sums] = parts.many([0, 1]);
         let sums = sums.row(0, 0);
+        self.pre_activation(n, (table, means), &mut dx, (block, sums));
+        if self.loader.norm.is_some() {
+            self.coefficients(n, means, sums, dx.rows(), coefficients);
+            let (e, m) = coefficients.split_at(c);
+            let (m1, m2) = m.split_at(c);
+            let (mean, rstd) = means.split_at(c);
+            for r in 0..dx.rows() {
+                vector::norm_apply(dx.row(0, r), self.loader.x.row(n, r), mean, rstd, e, m1, m2);
+            }
+        }
+        for r in 0..dx.rows() {
+            for &residual in self.residuals {
+                gather(residual, n, r, self.width, dx.row(0, r));
+            }
+        }
+        if let (true, Some(norm)) = (scale_shift, self.loader.norm) {
+            let [mut sums, mut out] = parts.many([1, 2]);
+            let (p, q) = sums.row(0, 0).split_at(c);
+            let (ds, dt) = out.row(0, 0).split_at_mut(c);
+            dt.copy_from_slice(p);
+            for i in 0..c {
+                ds[i] = norm.gamma[i] * q[i] + norm.beta[i] * p[i];
+            }
+        }
+    }
+
+    /// du into `du`, and P and Q into `sums`, by way of `block`.
+    fn pre_activation(
+        &self,
+        n: usize,
+        (table, means): (&[f32], &[f32]),
+        du: &mut RowsMut<'_>,
+        (block, sums): (&mut [f32], &mut [f32]),
+    ) {
+        let c = self.loader.x.cols();
+        let rows = du.rows();
         sums.fill(0.0);
-        self.spread(n, means);
-        let rows = dx.rows();
         for first in (0..rows).step_by(BLOCK) {
             block.fill(0.0);
             for r in first..rows.min(first + BLOCK) {
-                let out = dx.row(0, r);
+                let out = du.row(0, r);
                 out.fill(0.0);
                 gather(self.dact, n, r, self.width, out);
                 let x = self.loader.x.row(n, r);
@@ -424,37 +455,6 @@ impl Pass<'_> {
                 }
             }
             vector::add(block, sums);
-        }
-        if self.loader.norm.is_some() {
-            self.coefficients(n, means, sums, rows, coefficients);
-        }
-        for r in 0..rows {
-            let out = dx.row(0, r);
-            if self.loader.norm.is_some() {
-                let (e, m) = coefficients.split_at(c);
-                let (m1, m2) = m.split_at(c);
-                vector::norm_apply(
-                    out,
-                    self.loader.x.row(n, r),
-                    &means[..c],
-                    &means[c..],
-                    e,
-                    m1,
-                    m2,
-                );
-            }
-            for &residual in self.residuals {
-                gather(residual, n, r, self.width, out);
-            }
-        }
-        if let (true, Some(norm)) = (scale_shift, self.loader.norm) {
-            let [mut sums, mut out] = parts.many([1, 2]);
-            let (p, q) = sums.row(0, 0).split_at(c);
-            let (ds, dt) = out.row(0, 0).split_at_mut(c);
-            dt.copy_from_slice(p);
-            for i in 0..c {
-                ds[i] = norm.gamma[i] * q[i] + norm.beta[i] * p[i];
-            }
         }
     }
 

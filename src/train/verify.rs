@@ -3,13 +3,14 @@
 //! A folder holds `config.json`, `weights`, `io`, `grads`, `adamw_step1` and `ema_step3` as
 //! safetensors, and `meta.json` with loss and hyperparameters; `tools/reference.py` makes one.
 
+mod harness;
+
 use crate::device::pool::Pool;
-use crate::model::unet::{Inputs, Outputs, Purpose};
-use crate::model::{ConfigError, NetworkConfig, UNet};
+use crate::model::{ConfigError, UNet};
 use crate::ops::adamw::{AdamWConfig, COUNTERS, adamw};
-use crate::ops::{add, mse::mse};
 use crate::tape::executable::{Executable, OutOfMemory, State};
-use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
+use crate::tape::{Arena, Tape, TapeError, TensorType};
+use harness::{Harness, permute};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde_json::Value;
@@ -227,103 +228,6 @@ impl Tensors {
             .find(|name| net.table().find(name).is_none());
         extra.map_or(Ok(()), |name| {
             Err(reference.wrong(self.file, name, "no such tensor in this network", "one"))
-        })
-    }
-}
-
-/// The network's step on the reference's batch.
-struct Harness {
-    net: UNet,
-    exe: Executable,
-    outputs: Outputs,
-    loss: Var,
-    rates: Var,
-    input_grads: [Var; 2],
-}
-
-/// NCHW to NHWC, or back with `back`; other ranks stay.
-fn permute(values: &[f32], shape: &[usize], back: bool) -> Vec<f32> {
-    let [n, c, h, w] = *shape else {
-        return values.to_vec();
-    };
-    let mut out = vec![0.0; values.len()];
-    for i in 0..n {
-        for channel in 0..c {
-            for p in 0..h * w {
-                let (nchw, nhwc) = ((i * c + channel) * h * w + p, (i * h * w + p) * c + channel);
-                let (to, from) = if back { (nchw, nhwc) } else { (nhwc, nchw) };
-                out[to] = values[from];
-            }
-        }
-    }
-    out
-}
-
-impl Harness {
-    fn new(
-        reference: &Reference,
-        io: &Tensors,
-        optimizer: AdamWConfig,
-        pool: &Arc<Pool>,
-    ) -> Result<Self, VerifyError> {
-        let config = NetworkConfig::from_json(&reference.json("config.json")?)?;
-        let net = UNet::new(config.clone());
-        let (sample_shape, sample) = io.get(reference, "sample")?;
-        let (token_shape, tokens) = io.get(reference, "encoder_hidden_states")?;
-        let (_, steps) = io.get(reference, "timesteps")?;
-        let (_, target) = io.get(reference, "target")?;
-        let s = config.sample_size;
-        let n = sample_shape.first().copied().unwrap_or_default();
-        let want = [n, config.in_channels, s, s];
-        if sample_shape != want {
-            let found = format!("{sample_shape:?}");
-            return Err(reference.wrong("io.safetensors", "sample", format!("{want:?}"), found));
-        }
-        let out_shape = [n, config.out_channels, s, s];
-        if target.len() != out_shape.iter().product::<usize>() {
-            let expected = format!("{out_shape:?}");
-            return Err(reference.wrong("io.safetensors", "target", expected, target.len()));
-        }
-        let mut tape = Tape::new();
-        let inputs = Inputs {
-            sample: tape.input("sample", TensorType::f32(&[n, s, s, config.in_channels])),
-            timestep: tape.input("timesteps", TensorType::u32(&[n])),
-            tokens: tape.input("tokens", TensorType::f32(token_shape)),
-        };
-        let target_var = tape.input("target", TensorType::f32(&[n, s, s, config.out_channels]));
-        let rates = tape.input("rates", TensorType::f32(&[2]));
-        tape.want_grad(inputs.sample);
-        tape.want_grad(inputs.tokens);
-        let outputs = net.record(&mut tape, inputs, Purpose::Verify)?;
-        let [loss, _] = mse(&mut tape, outputs.output, target_var)?;
-        for &var in outputs
-            .parts
-            .iter()
-            .map(|(_, v)| v)
-            .chain([&outputs.output, &loss])
-        {
-            tape.keep(var);
-        }
-        let grads = tape.backward(&[loss], add::sum)?;
-        adamw(&mut tape, net.table().elements(), rates, optimizer)?;
-        let mut exe = Executable::new(tape, pool.clone())?;
-        exe.poison();
-        exe.write(inputs.sample, &permute(sample, sample_shape, false));
-        exe.write(inputs.tokens, tokens);
-        exe.write(target_var, &permute(target, &out_shape, false));
-        let steps: Vec<u32> = steps.iter().map(|&t| t as u32).collect();
-        if steps.len() != n {
-            return Err(reference.wrong("io.safetensors", "timesteps", n, steps.len()));
-        }
-        exe.write(inputs.timestep, &steps);
-        let input_grads = [inputs.sample, inputs.tokens].map(|v| grads[&v]);
-        Ok(Self {
-            net,
-            exe,
-            outputs,
-            loss,
-            rates,
-            input_grads,
         })
     }
 }
