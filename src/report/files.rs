@@ -27,7 +27,7 @@ pub enum FileError {
     },
 }
 
-/// `bytes` as a person reads it: `1.2 GiB (1288490189 bytes)`.
+/// `bytes` as a person reads it: `1.2 GiB`.
 pub fn human_bytes(bytes: u64) -> String {
     let mut value = bytes as f64;
     let mut unit = "bytes";
@@ -41,7 +41,7 @@ pub fn human_bytes(bytes: u64) -> String {
     if unit == "bytes" {
         format!("{bytes} bytes")
     } else {
-        format!("{value:.1} {unit} ({bytes} bytes)")
+        format!("{value:.1} {unit}")
     }
 }
 
@@ -94,7 +94,7 @@ pub fn io_error(
                 path,
                 needed: match needed {
                     0 => "more".to_owned(),
-                    _ => human_bytes(needed),
+                    _ => format!("{} ({needed} bytes)", human_bytes(needed)),
                 },
             },
             _ => FileError::Io {

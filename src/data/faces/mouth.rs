@@ -44,6 +44,17 @@ pub fn nose(face: &Face, canvas: &mut Canvas) {
         1.8,
         Ink::veil(face.skin.mix(Rgb(1.0, 1.0, 0.95), 0.6), 0.4),
     );
+    tip(face, canvas, wide, &at);
+    for nostril in [-1.0, 1.0] {
+        let r = if big { 2.0 } else { 1.0 };
+        let hole = Outline::ellipse(at(nostril * wide * 0.5, s.nose_y - 0.2), r, r * 0.7);
+        canvas.fill(&hole, Ink::veil(face.shadow.shade(0.5), 0.85));
+    }
+}
+
+/// The end of a nose of half-width `wide`; `at` places its points.
+fn tip(face: &Face, canvas: &mut Canvas, wide: f32, at: &dyn Fn(f32, f32) -> (f32, f32)) {
+    let (s, big) = (&face.shape, face.has(BigNose));
     if face.has(PointyNose) {
         let tip = [
             at(-wide - 0.4, s.nose_y - 2.2),
@@ -71,11 +82,6 @@ pub fn nose(face: &Face, canvas: &mut Canvas) {
             if big { 2.2 } else { 1.0 },
             Ink::veil(face.shadow.shade(0.85), 0.75),
         );
-    }
-    for nostril in [-1.0, 1.0] {
-        let r = if big { 2.0 } else { 1.0 };
-        let hole = Outline::ellipse(at(nostril * wide * 0.5, s.nose_y - 0.2), r, r * 0.7);
-        canvas.fill(&hole, Ink::veil(face.shadow.shade(0.5), 0.85));
     }
 }
 
