@@ -421,23 +421,40 @@ pub fn pack(packed: &mut [f32], source: &[f32], [k, n]: [usize; 2], strides: [us
     }
 }
 
-/// [`pack`] for a B of `k` rows and `n` columns given element by element.
-pub fn pack_with(packed: &mut [f32], [k, n]: [usize; 2], element: impl Fn(usize, usize) -> f32) {
-    let nr = family().nr();
+/// [`pack`] for `rows` rows of `cols` elements given one by one: as a B with these rows, or
+/// `transposed`, with these rows as its columns.
+pub fn pack_rows<'a>(
+    packed: &mut [f32],
+    [rows, cols]: [usize; 2],
+    transposed: bool,
+    row: impl Fn(usize) -> &'a [f32],
+) {
+    let (nr, lanes) = (family().nr(), family().lanes);
+    let (k, n) = if transposed {
+        (cols, rows)
+    } else {
+        (rows, cols)
+    };
     for first in (0..n).step_by(nr) {
         let width = nr.min(n - first);
-        let padded = width.next_multiple_of(family().lanes);
-        for (i, row) in packed[k * first..]
-            .chunks_exact_mut(padded)
-            .take(k)
-            .enumerate()
-        {
-            for (j, out) in row.iter_mut().enumerate() {
-                *out = if j < width {
-                    element(i, first + j)
-                } else {
-                    0.0
-                };
+        let padded = width.next_multiple_of(lanes);
+        let panel = &mut packed[k * first..k * (first + padded)];
+        if !transposed {
+            for (r, out) in panel.chunks_exact_mut(padded).enumerate() {
+                out[..width].copy_from_slice(&row(r)[first..first + width]);
+                out[width..].fill(0.0);
+            }
+            continue;
+        }
+        if width < padded {
+            panel.fill(0.0);
+        }
+        for j in 0..width {
+            for (&x, out) in row(first + j)
+                .iter()
+                .zip(panel[j..].iter_mut().step_by(padded))
+            {
+                *out = x;
             }
         }
     }

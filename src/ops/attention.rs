@@ -25,6 +25,8 @@ pub struct Attention {
 
 /// Queries whose scores are in memory at a time.
 const QUERIES: usize = 64;
+/// Queries of a task: enough to reuse the packed keys and values.
+const TASK: usize = 256;
 
 impl Attention {
     fn check(&self, inputs: &[&TensorType]) -> Result<(), Mismatch> {
@@ -92,7 +94,7 @@ impl Op for Attention {
 
     fn cpu(&self, call: &Call<'_>) {
         let [q, k, v] = [0, 1, 2].map(|i| call.input(i));
-        let outputs = [call.output(0).split(QUERIES), call.output(1).split(QUERIES)];
+        let outputs = [call.output(0).split(TASK), call.output(1).split(TASK)];
         call.pool()
             .run(&outputs, call.scratch(), |_, parts, scratch| {
                 let (n, first) = parts.place(0);
@@ -105,7 +107,7 @@ impl Op for Attention {
     }
 }
 
-/// One head of one block of queries.
+/// One head of the queries from row `first` of sample `n` on, as many as `o` has rows.
 fn forward(
     [q, k, v]: [Rows<'_>; 3],
     (n, first): (usize, usize),
@@ -114,47 +116,35 @@ fn forward(
     lse: &mut RowsMut<'_>,
     scratch: &mut [f32],
 ) {
-    let (s, d, rows) = (k.rows(), q.cols(), o.rows());
+    let (s, d) = (k.rows(), q.cols());
     let scale = 1.0 / (d as f32).sqrt();
     let (keys, rest) = scratch.split_at_mut(gemm::packed_len(d, s));
     let (values, scores) = rest.split_at_mut(gemm::packed_len(s, d));
     pack_rows(keys, k, n, true);
     pack_rows(values, v, n, false);
-    let queries = (q.span(n, first), q.ld(), 1);
-    product([rows, s, d], queries, keys, |r, j, sums| {
-        scores[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
-    });
-    for r in 0..rows {
-        let row = &mut scores[r * s..(r + 1) * s];
-        let (max, sum) = vector::softmax_exp(row, scale);
-        lse.row(0, r)[head] = max + sum.ln();
-        vector::scale(row, 1.0 / sum);
+    for block in (0..o.rows()).step_by(QUERIES) {
+        let rows = QUERIES.min(o.rows() - block);
+        let queries = (q.span(n, first + block), q.ld(), 1);
+        product([rows, s, d], queries, keys, |r, j, sums| {
+            scores[r * s + j..r * s + j + sums.len()].copy_from_slice(sums);
+        });
+        for r in 0..rows {
+            let row = &mut scores[r * s..(r + 1) * s];
+            let (max, sum) = vector::softmax_exp(row, scale);
+            lse.row(0, block + r)[head] = max + sum.ln();
+            vector::scale(row, 1.0 / sum);
+        }
+        let p = (Span::from(&*scores), s, 1);
+        product([rows, d, s], p, values, |r, j, sums| {
+            let at = head * d + j;
+            o.row(0, block + r)[at..at + sums.len()].copy_from_slice(sums);
+        });
     }
-    let p = (Span::from(&*scores), s, 1);
-    product([rows, d, s], p, values, |r, j, sums| {
-        let at = head * d + j;
-        o.row(0, r)[at..at + sums.len()].copy_from_slice(sums);
-    });
 }
 
 /// Packs the rows of sample `n` as a B: `transposed` with rows as columns, else as they are.
 fn pack_rows(packed: &mut [f32], x: Rows<'_>, n: usize, transposed: bool) {
-    let (rows, cols) = (x.rows(), x.cols());
-    gemm::pack_with(
-        packed,
-        if transposed {
-            [cols, rows]
-        } else {
-            [rows, cols]
-        },
-        |i, j| {
-            if transposed {
-                x.row(n, j)[i]
-            } else {
-                x.row(n, i)[j]
-            }
-        },
-    );
+    gemm::pack_rows(packed, [x.rows(), x.cols()], transposed, |r| x.row(n, r));
 }
 
 /// C = A B, `m` x `n` with sums of `k`, for a packed B; A has row distance `ld` and element distance
@@ -284,8 +274,8 @@ impl Block<'_, '_> {
             let at = head * d + j;
             dq.row(0, first + r)[at..at + sums.len()].copy_from_slice(sums);
         });
-        gemm::pack_with(self.queries, [rows, d], |i, j| q.row(n, first + i)[j]);
-        gemm::pack_with(self.d_outs, [rows, d], |i, j| d_out.row(n, first + i)[j]);
+        gemm::pack_rows(self.queries, [rows, d], false, |r| q.row(n, first + r));
+        gemm::pack_rows(self.d_outs, [rows, d], false, |r| d_out.row(n, first + r));
         let products = [(1, &*self.ds, &*self.queries), (2, &*self.p, &*self.d_outs)];
         for (output, scores, packed) in products {
             let mut out = parts.get(output);

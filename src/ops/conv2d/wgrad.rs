@@ -6,7 +6,7 @@ use crate::device::call::Call;
 use crate::device::gemm::{self, Columns, MAX_NR, Term};
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
-use crate::ops::linear::{Cut, finish};
+use crate::ops::linear::{Cut, add_columns, finish};
 use crate::ops::prologue::{Loader, Prologue};
 use crate::tape::backward::{Backward, Mode};
 use crate::tape::{Mismatch, Op, TapeError, TensorType, Var, Workspace};
@@ -83,7 +83,12 @@ impl Op for Conv2dWgrad {
                     let area = tiles.area(place, pixels);
                     area.fill(&loader, self.upsample, table, act);
                     add_products(&tiles, &area, dy, act, first, &mut out);
-                    add_columns(&area, dy, tiles.width(), first, &mut out);
+                    let [n, pictures, rows] = area.pictures();
+                    let pixels = rows * tiles.width();
+                    for n in n..n + pictures {
+                        let place = [n, area.first_in_picture(), pixels];
+                        add_columns(dy, place, first, &mut out);
+                    }
                 }
             });
         finish(call, sums, cut.groups, self.modes);
@@ -134,23 +139,6 @@ fn add_products(
                     vector::add(sums, &mut out.row(0, m)[at..at + sums.len()]);
                 },
             );
-        }
-    }
-}
-
-/// Adds the column sums of dy to the last column of `out`.
-fn add_columns(area: &Area, dy: Rows<'_>, w: usize, first: usize, out: &mut RowsMut<'_>) {
-    let [n, pictures, rows] = area.pictures();
-    let height = out.rows();
-    let last = out.cols() - 1;
-    for picture in n..n + pictures {
-        for pixel in area.first_in_picture()..area.first_in_picture() + rows * w {
-            for (m, &d) in dy.row(picture, pixel)[first..first + height]
-                .iter()
-                .enumerate()
-            {
-                out.row(0, m)[last] += d;
-            }
         }
     }
 }

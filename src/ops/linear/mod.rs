@@ -6,7 +6,7 @@ mod wgrad;
 
 pub use dgrad::LinearDgrad;
 pub use wgrad::LinearWgrad;
-pub(super) use wgrad::{Cut, finish};
+pub(super) use wgrad::{Cut, add_columns, finish};
 
 use super::prologue::{Loader, NormVars, Prologue, norm_operands};
 use crate::device::call::Call;

@@ -161,10 +161,23 @@ fn block(
             vector::add(sums, &mut out.row(0, m)[j..j + sums.len()]);
         },
     );
+    add_columns(dy, [n, from, rows], first, out);
+}
+
+/// Adds the sums of dy's columns `first..`, over the given rows of a sample, to `out`'s last column.
+pub(in crate::ops) fn add_columns(
+    dy: Rows<'_>,
+    [n, from, rows]: [usize; 3],
+    first: usize,
+    out: &mut RowsMut<'_>,
+) {
+    let (height, last) = (out.rows(), out.cols() - 1);
+    let mut sums = [0.0; HEIGHT];
     for r in from..from + rows {
-        for (m, &d) in dy.row(n, r)[first..first + height].iter().enumerate() {
-            out.row(0, m)[c] += d;
-        }
+        vector::add(&dy.row(n, r)[first..first + height], &mut sums[..height]);
+    }
+    for (m, sum) in sums[..height].iter().enumerate() {
+        out.row(0, m)[last] += sum;
     }
 }
 
