@@ -7,7 +7,10 @@ use super::rng::{Rng, seed};
 use gmmk::ops::concat::Axis;
 
 fn plain(q: &[usize], tokens: usize, head: usize, number: u64) -> Program {
-    let mut p = Program::new(&format!("attention {q:?} to {tokens}, heads of {head}"), number);
+    let mut p = Program::new(
+        &format!("attention {q:?} to {tokens}, heads of {head}"),
+        number,
+    );
     let c = q[q.len() - 1];
     let ids = [
         p.input(q),

@@ -28,7 +28,7 @@ fn limit(program: &Program, elements: usize) -> f64 {
     let chain = program.steps.len() as f64;
     let sums = 16.0 * chain.sqrt() + (program.longest_sum() as f64).sqrt();
     // One sum may be small by chance, all elements of a large tensor may not.
-    let luck = 1.0 + 8.0 / elements as f64;
+    let luck = 1.0 + 16.0 / elements as f64;
     program.slack * luck * 2.0 * ROUNDOFF * sums
 }
 
@@ -76,7 +76,8 @@ fn outputs(program: &Program, oracle: &Oracle<'_>, results: &Results) -> Result<
     for (i, &id) in program.outputs.iter().enumerate() {
         let at = |e| format!("{i}: {e}");
         let want = &values[id].data;
-        let limit = limit(program, want.len());
+        // Half the ops of a gradient, and none of its cancelling means.
+        let limit = limit(program, want.len()) / 4.0;
         let d = close(&results.outputs[i], want, limit, program.floor).map_err(at)?;
         worst = worst.max(d.relative);
         let loss = reference::mse(&values[id], &oracle.targets[i]);

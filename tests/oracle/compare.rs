@@ -69,7 +69,11 @@ pub fn same_bits(a: &[f32], b: &[f32]) -> Result<(), String> {
     if a.len() != b.len() {
         return Err(format!("{} and {} elements", a.len(), b.len()));
     }
-    match a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits()) {
+    match a
+        .iter()
+        .zip(b)
+        .position(|(a, b)| a.to_bits() != b.to_bits())
+    {
         None => Ok(()),
         Some(i) => Err(format!("element {i} of {}: {} and {}", a.len(), a[i], b[i])),
     }

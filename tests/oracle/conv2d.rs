@@ -131,7 +131,16 @@ fn conv2d_every_combination() {
 /// Pixels and channels one below, at and above the micro-kernels' tiles (12 x 32, 6 x 16, 4 x 8).
 #[test]
 fn conv2d_around_the_tiles() {
-    let pictures = [[1, 1], [1, 5], [2, 3], [1, 7], [1, 11], [3, 4], [1, 13], [5, 5]];
+    let pictures = [
+        [1, 1],
+        [1, 5],
+        [2, 3],
+        [1, 7],
+        [1, 11],
+        [3, 4],
+        [1, 13],
+        [5, 5],
+    ];
     let channels = [1, 7, 8, 9, 15, 16, 17, 31, 32, 33];
     for (i, &k) in channels.iter().enumerate() {
         for (j, &[h, w]) in pictures.iter().enumerate().filter(|p| (p.0 + i) % 3 == 0) {
@@ -219,7 +228,11 @@ fn conv2d_strips() {
 /// Strips of a doubled picture: rows and their copies stay in one task.
 #[test]
 fn conv2d_doubled_strips() {
-    let sizes = [([1, 5, 53, 61], 1), ([2, 3, 103, 1], 64), ([1, 7, 19, 120], 2)];
+    let sizes = [
+        ([1, 5, 53, 61], 1),
+        ([2, 3, 103, 1], 64),
+        ([1, 7, 19, 120], 2),
+    ];
     for (i, &(input, k)) in sizes.iter().enumerate() {
         let size = Size {
             input,

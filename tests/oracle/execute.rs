@@ -3,6 +3,7 @@
 use super::compare::same_bits;
 use super::program::{EPS, Id, NormIds, Pre, Program, Residue, Step};
 use gmmk::device::pool::Pool;
+use gmmk::ops::add;
 use gmmk::ops::attention::attention;
 use gmmk::ops::concat::{concat, reshape};
 use gmmk::ops::conv2d::{self, conv2d};
@@ -11,7 +12,6 @@ use gmmk::ops::linear::{self, Weights, linear};
 use gmmk::ops::mse::mse;
 use gmmk::ops::norm_pool::{norm_act, norm_pool};
 use gmmk::ops::prologue::NormVars;
-use gmmk::ops::add;
 use gmmk::tape::executable::{Executable, State};
 use gmmk::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::collections::HashMap;
@@ -31,7 +31,14 @@ pub struct Results {
 impl Results {
     /// Complains unless every bit is the same.
     pub fn same_bits(&self, other: &Self) -> Result<(), String> {
-        let all = |r: &Self| [r.outputs.clone(), vec![r.losses.clone()], r.gradients.clone()].concat();
+        let all = |r: &Self| {
+            [
+                r.outputs.clone(),
+                vec![r.losses.clone()],
+                r.gradients.clone(),
+            ]
+            .concat()
+        };
         for (i, (a, b)) in all(self).iter().zip(&all(other)).enumerate() {
             same_bits(a, b).map_err(|e| format!("tensor {i}: {e}"))?;
         }
@@ -62,7 +69,13 @@ struct Recorded {
 
 fn norm_vars(tape: &mut Tape, v: &[Var], x: Var, n: NormIds) -> Result<NormVars, TapeError> {
     let scale_shift = n.scale_shift.map(|id| v[id]);
-    group_norm(tape, x, (n.groups, EPS), [v[n.gamma], v[n.beta]], scale_shift)
+    group_norm(
+        tape,
+        x,
+        (n.groups, EPS),
+        [v[n.gamma], v[n.beta]],
+        scale_shift,
+    )
 }
 
 fn prologue(
@@ -105,9 +118,12 @@ fn record(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, TapeError
             let vars = norm_vars(tape, v, v[*x], *norm)?;
             Ok(norm_pool(tape, v[*x], &vars)?.to_vec())
         }
-        Step::Attention { q, k, v: values, head } => {
-            Ok(vec![attention(tape, [v[*q], v[*k], v[*values]], *head)?])
-        }
+        Step::Attention {
+            q,
+            k,
+            v: values,
+            head,
+        } => Ok(vec![attention(tape, [v[*q], v[*k], v[*values]], *head)?]),
         Step::Concat { axis, parts } => {
             let parts: Vec<Var> = parts.iter().map(|&p| v[p]).collect();
             Ok(vec![concat(tape, *axis, &parts)?])
@@ -200,12 +216,16 @@ fn record_all(program: &Program) -> Result<Recorded, TapeError> {
 /// Runs `program` twice on `threads` workers; complains if the two runs differ.
 pub fn execute(program: &Program, targets: &[Vec<f32>], threads: usize) -> Result<Results, String> {
     let recorded = record_all(program).map_err(|e| e.to_string())?;
-    let shapes = recorded.values.iter().map(|&v| recorded.tape.ty(v).shape.clone());
+    let shapes = recorded
+        .values
+        .iter()
+        .map(|&v| recorded.tape.ty(v).shape.clone());
     if !shapes.eq(program.shapes.iter().cloned()) {
         return Err("the shape rules disagree with the oracle's".into());
     }
     let gradients = recorded.gradients;
-    let mut executable = Executable::new(recorded.tape, pool(threads)).map_err(|e| e.to_string())?;
+    let mut executable =
+        Executable::new(recorded.tape, pool(threads)).map_err(|e| e.to_string())?;
     let (offsets, elements) = offsets(program);
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Grads] {
@@ -237,14 +257,20 @@ pub fn execute(program: &Program, targets: &[Vec<f32>], threads: usize) -> Resul
             }
         };
         let read = |vars: &[Var]| vars.iter().map(|&v| executable.read(v)).collect::<Vec<_>>();
-        let outputs: Vec<Var> = program.outputs.iter().map(|&o| recorded.values[o]).collect();
+        let outputs: Vec<Var> = program
+            .outputs
+            .iter()
+            .map(|&o| recorded.values[o])
+            .collect();
         runs.push(Results {
             outputs: read(&outputs),
             losses: read(&recorded.losses).concat(),
             gradients: (0..program.leaves.len()).map(gradient).collect(),
         });
     }
-    runs[0].same_bits(&runs[1]).map_err(|e| format!("second run: {e}"))?;
+    runs[0]
+        .same_bits(&runs[1])
+        .map_err(|e| format!("second run: {e}"))?;
     untouched(&state, program, &offsets)?;
     Ok(runs.swap_remove(0))
 }

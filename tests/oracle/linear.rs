@@ -76,7 +76,10 @@ fn linear_around_the_tiles() {
     for (i, &rows) in sizes.iter().enumerate() {
         let form = Form {
             x: vec![rows, sizes[(i * 5 + 2) % sizes.len()]],
-            outputs: vec![sizes[(i * 3 + 1) % sizes.len()], sizes[(i * 9 + 4) % sizes.len()]],
+            outputs: vec![
+                sizes[(i * 3 + 1) % sizes.len()],
+                sizes[(i * 9 + 4) % sizes.len()],
+            ],
             groups: 0,
             scale_shift: false,
             silu: i % 2 == 0,

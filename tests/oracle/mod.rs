@@ -4,6 +4,7 @@
 
 mod check;
 mod compare;
+mod direct;
 mod evaluate;
 mod execute;
 mod program;

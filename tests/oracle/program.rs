@@ -116,9 +116,7 @@ impl Program {
 
     fn leaf(&mut self, shape: &[usize], [mean, deviation]: [f64; 2], param: bool) -> Id {
         assert!(self.steps.is_empty(), "leaves come before steps");
-        let values = self
-            .rng
-            .normals(shape.iter().product(), mean, deviation);
+        let values = self.rng.normals(shape.iter().product(), mean, deviation);
         self.leaves.push(Leaf {
             shape: shape.to_vec(),
             values,
@@ -172,7 +170,7 @@ impl Program {
         first
     }
 
-    /// A 1x1 linear layer of `x` with fresh weights must be made before the first step; this adds it.
+    /// A linear layer without extras: makes a tensor that is no input, so that it can be placed.
     pub fn project(&mut self, x: Id, [w, b]: [Id; 2]) -> Id {
         self.step(Step::Linear {
             x,

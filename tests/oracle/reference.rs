@@ -204,7 +204,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, d: usize) -> Tensor {
             for head in 0..c / d {
                 let channels = head * d..(head + 1) * d;
                 let query = &q.data[(i * h * w + p) * c..][channels.clone()];
-                let of = |t: &Tensor, j: usize| t.data[(i * s + j) * c..][channels.clone()].to_vec();
+                let of =
+                    |t: &Tensor, j: usize| t.data[(i * s + j) * c..][channels.clone()].to_vec();
                 let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
                 let scores: Vec<f64> = (0..s)
                     .map(|j| dot(query, &of(k, j)) / (d as f64).sqrt())
@@ -267,6 +268,10 @@ pub fn concat_rows(parts: &[&Tensor]) -> Tensor {
 
 /// Mean of squared differences.
 pub fn mse(y: &Tensor, target: &Tensor) -> f64 {
-    let squares = y.data.iter().zip(&target.data).map(|(y, t)| (y - t).powi(2));
+    let squares = y
+        .data
+        .iter()
+        .zip(&target.data)
+        .map(|(y, t)| (y - t).powi(2));
     squares.sum::<f64>() / y.data.len() as f64
 }
