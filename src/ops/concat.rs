@@ -119,7 +119,11 @@ pub fn reshape(tape: &mut Tape, var: Var, shape: &[usize]) -> Result<Var, TapeEr
     Mismatch::check("elements", tape.ty(var).len(), ty.len())
         .map_err(|m| tape.error("reshape", m))?;
     if !is_dense(tape, var) {
-        let m = Mismatch::new("a tensor to reshape", "no slice of a concatenation", tape.name(var));
+        let m = Mismatch::new(
+            "a tensor to reshape",
+            "no slice of a concatenation",
+            tape.name(var),
+        );
         return Err(tape.error("reshape", m));
     }
     let layout = Layout::dense(ty.nhwc());
