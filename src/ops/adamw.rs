@@ -34,6 +34,8 @@ pub fn adamw(
     rates: Var,
     config: AdamWConfig,
 ) -> Result<Var, TapeError> {
+    Mismatch::check("rates", &TensorType::f32(&[2]), tape.ty(rates))
+        .map_err(|m| tape.error("adamw", m))?;
     let flat = TensorType::f32(&[elements]);
     let [grads, params, m, v, ema] = [
         ("grads", Arena::Grads),

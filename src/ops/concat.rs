@@ -116,7 +116,8 @@ pub fn reshape(tape: &mut Tape, var: Var, shape: &[usize]) -> Result<Var, TapeEr
         shape: shape.to_vec(),
         dtype: tape.ty(var).dtype,
     };
-    Mismatch::check("elements", tape.ty(var).len(), ty.len())
+    ty.check()
+        .and_then(|()| Mismatch::check("elements", tape.ty(var).len(), ty.len()))
         .map_err(|m| tape.error("reshape", m))?;
     if !is_dense(tape, var) {
         let m = Mismatch::new(

@@ -3,7 +3,7 @@
 use super::timestep::{check_draw, join};
 use crate::device::call::Call;
 use crate::rng::{Philox, Stream};
-use crate::tape::{Mismatch, Op, TensorType};
+use crate::tape::{DType, Mismatch, Op, TensorType};
 
 /// x_t and eps, both of the shape of x_0. Inputs: x_0 [n, h, w, c], t - 1 [n] (U32), the seed [2]
 /// and the sample numbers [n, 2]. Element (h W + w) C + c of eps is normal number that of the
@@ -21,9 +21,14 @@ impl Op for QSample {
 
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
         let n = check_draw(inputs[2], inputs[3])?;
+        Mismatch::check("type of the pictures", DType::F32, inputs[0].dtype)?;
         Mismatch::check("samples", n, inputs[0].samples())?;
         Mismatch::check("time steps", &TensorType::u32(&[n]), inputs[1])?;
         Ok(vec![inputs[0].clone(); 2])
+    }
+
+    fn takes_words(&self) -> bool {
+        true
     }
 
     fn cpu(&self, call: &Call<'_>) {

@@ -27,6 +27,10 @@ impl Op for TimeEmbedding {
         Ok(vec![TensorType::f32(&[n, self.dim])])
     }
 
+    fn takes_words(&self) -> bool {
+        true
+    }
+
     fn cpu(&self, call: &Call<'_>) {
         let t = call.input_slice::<u32>(0);
         let half = self.dim / 2;

@@ -111,11 +111,11 @@ impl Conv2d {
         match self.residual {
             ResidualKind::None => Ok(()),
             ResidualKind::Plain => Mismatch::check("residual", y, inputs[at]),
-            ResidualKind::Doubled => Mismatch::check(
-                "residual to be doubled",
-                [n, h / 2, w / 2, k],
-                inputs[at].nhwc(),
-            ),
+            ResidualKind::Doubled => {
+                let [rn, rh, rw, rk] = inputs[at].nhwc();
+                let doubled = [rn, 2 * rh, 2 * rw, rk];
+                Mismatch::check("doubled residual", [n, h, w, k], doubled)
+            }
             ResidualKind::Shortcut => {
                 let c = inputs[at].channels();
                 Mismatch::check("input of the shortcut", [n, h, w, c], inputs[at].nhwc())?;
