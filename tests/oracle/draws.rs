@@ -25,7 +25,7 @@ fn philox(seed: u64, stream: u64, index: u64, block: u64) -> [u64; 4] {
             products[0] >> 32 ^ counter[3] ^ key[1],
             products[0] & LOW,
         ];
-        key = [key[0] + 0x9E37_79B9 & LOW, key[1] + 0xBB67_AE85 & LOW];
+        key = [(key[0] + 0x9E37_79B9) & LOW, (key[1] + 0xBB67_AE85) & LOW];
     }
     counter
 }
@@ -93,7 +93,7 @@ fn timesteps() {
                 }
             });
             for (got, &i) in got[0].iter().zip(&index) {
-                let want = philox(key, 3, i, 0)[0] * u64::from(t_max) >> 32;
+                let want = (philox(key, 3, i, 0)[0] * u64::from(t_max)) >> 32;
                 assert_eq!(u64::from(got.to_bits()), want, "seed {key}, sample {i}");
             }
         }
@@ -189,87 +189,101 @@ fn forward_process() {
     }
 }
 
+/// The mixture of a case of [`conditioning_tokens`].
+struct Mixture {
+    stream: Stream,
+    means: Vec<f32>,
+    sigma: f32,
+    code: f32,
+}
+
+impl Mixture {
+    /// Element `e` of `width` of an active token, and how far f32 may be from it.
+    fn token(&self, key: u64, index: u64, feature: usize, [e, width]: [usize; 2]) -> [f64; 2] {
+        let flat = feature * width + e;
+        let stream = u64::from(self.stream == Stream::LatentFresh);
+        let x = philox(key, stream, index, flat as u64 / 2);
+        let component = (x[flat % 2] * self.means.len() as u64) >> 32;
+        let mean = f64::from(self.means[component as usize]);
+        let eps = normal(x[2], x[3], flat % 2);
+        let bits = philox(0x676d_6d6b, 4, feature as u64, e as u64 / 128)[e / 32 % 4];
+        let sign = if bits >> (e % 32) & 1 == 1 { 1.0 } else { -1.0 };
+        let sigma = f64::from(self.sigma);
+        let limit = sigma * normal_limit(eps) + 8.0 * ROUNDOFF * (2.0 + mean.abs());
+        [f64::from(self.code) * sign + mean + sigma * eps, limit]
+    }
+}
+
+/// Tokens [n, k, width] of the op.
+fn tokens(
+    mixture: &Mixture,
+    attributes: &[u8],
+    [n, k, width]: [usize; 3],
+    key: u64,
+    index: &[u64],
+) -> Vec<f32> {
+    let got = outputs(|tape| {
+        let a = tape.input("attributes", TensorType::u8(&[n, k]));
+        let seed = tape.input("seed", TensorType::u32(&[2]));
+        let numbers = tape.input("numbers", TensorType::u32(&[n, 2]));
+        let op = LatentTokens {
+            width,
+            stream: mixture.stream,
+            means: mixture.means.clone(),
+            sigma: mixture.sigma,
+            code: mixture.code,
+        };
+        let out = tape.push_one(op, &[a, seed, numbers]).unwrap();
+        Recorded {
+            inputs: vec![
+                (a, Data::U8(attributes.to_vec())),
+                (seed, words(&[key])),
+                (numbers, words(index)),
+            ],
+            outputs: vec![out],
+        }
+    });
+    got.concat()
+}
+
 #[test]
 fn conditioning_tokens() {
+    use Stream::{LatentFixed, LatentFresh};
     let cases = [
+        ([3, 5, 7], LatentFixed, vec![-1.0, 0.0, 1.0], 0.2, 1.0),
+        ([2, 40, 12], LatentFresh, vec![-1.0, 0.0, 1.0], 0.2, 0.0),
+        ([1, 1, 1], LatentFixed, vec![0.0], 0.84, 1.0),
         (
-            3,
-            5,
-            7,
-            Stream::LatentFixed,
-            0,
-            vec![-1.0, 0.0, 1.0],
-            0.2,
-            1.0,
-        ),
-        (
-            2,
-            40,
-            12,
-            Stream::LatentFresh,
-            1,
-            vec![-1.0, 0.0, 1.0],
-            0.2,
-            0.0,
-        ),
-        (1, 1, 1, Stream::LatentFixed, 0, vec![0.0], 0.84, 1.0),
-        (
-            2,
-            3,
-            300,
-            Stream::LatentFresh,
-            1,
+            [2, 3, 300],
+            LatentFresh,
             vec![-2.0, -1.0, 0.5, 3.0],
             0.1,
             0.5,
         ),
     ];
-    for (case, (n, k, width, stream, number, means, sigma, code)) in cases.into_iter().enumerate() {
+    for (case, (shape, stream, means, sigma, code)) in cases.into_iter().enumerate() {
+        let mixture = Mixture {
+            stream,
+            means,
+            sigma,
+            code,
+        };
+        let [n, k, width] = shape;
         let mut rng = Rng::new(seed(63_000 + case as u64));
-        let attributes: Vec<u8> = (0..n * k)
-            .map(|i| (i == 0 || rng.between(0, 2) > 0) as u8)
-            .collect();
+        let active = (0..n * k).map(|i| i == 0 || rng.between(0, 2) > 0);
+        let attributes: Vec<u8> = active.map(u8::from).collect();
         let index = numbers(&mut rng, n);
         let key = SEEDS[case % 3];
-        let got = outputs(|tape| {
-            let a = tape.input("attributes", TensorType::u8(&[n, k]));
-            let seed = tape.input("seed", TensorType::u32(&[2]));
-            let numbers = tape.input("numbers", TensorType::u32(&[n, 2]));
-            let op = LatentTokens {
-                width,
-                stream,
-                means: means.clone(),
-                sigma,
-                code,
-            };
-            let out = tape.push_one(op, &[a, seed, numbers]).unwrap();
-            Recorded {
-                inputs: vec![
-                    (a, Data::U8(attributes.clone())),
-                    (seed, words(&[key])),
-                    (numbers, words(&index)),
-                ],
-                outputs: vec![out],
-            }
-        });
-        for (at, &got) in got[0].iter().enumerate() {
+        let got = tokens(&mixture, &attributes, shape, key, &index);
+        for (at, &got) in got.iter().enumerate() {
             let (i, feature, e) = (at / (k * width), at / width % k, at % width);
             if attributes[i * k + feature] == 0 {
                 assert_eq!(got.to_bits(), 0, "an inactive token is zero");
                 continue;
             }
-            let flat = feature * width + e;
-            let x = philox(key, number, index[i], flat as u64 / 2);
-            let mean = f64::from(means[(x[flat % 2] * means.len() as u64 >> 32) as usize]);
-            let eps = normal(x[2], x[3], flat % 2);
-            let bits = philox(0x676d_6d6b, 4, feature as u64, e as u64 / 128)[e / 32 % 4];
-            let sign = if bits >> (e % 32) & 1 == 1 { 1.0 } else { -1.0 };
-            let want = f64::from(code) * sign + mean + f64::from(sigma) * eps;
-            let limit = f64::from(sigma) * normal_limit(eps) + 8.0 * ROUNDOFF * (2.0 + mean.abs());
-            assert!(
-                (f64::from(got) - want).abs() <= limit,
-                "{case}: {at}: {got}, not {want}"
-            );
+            let [want, limit] = mixture.token(key, index[i], feature, [e, width]);
+            let error = (f64::from(got) - want).abs();
+            assert!(error <= limit, "{case}: {at}: {got}, not {want}");
         }
     }
 }

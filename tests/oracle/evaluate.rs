@@ -28,31 +28,36 @@ fn prologue(values: &[Tensor], x: Id, pre: Pre) -> Tensor {
     if pre.silu { f64s::silu(&x) } else { x }
 }
 
+fn convolution(step: &Step, values: &[Tensor]) -> Tensor {
+    let Step::Conv {
+        x,
+        w,
+        b,
+        pre,
+        upsample,
+        residue,
+    } = step
+    else {
+        unreachable!()
+    };
+    let of = |id: &Id| &values[*id];
+    let mut x = prologue(values, *x, *pre);
+    if *upsample {
+        x = f64s::double(&x);
+    }
+    let y = f64s::conv3x3(&x, of(w), of(b));
+    match residue {
+        Residue::None => y,
+        Residue::Plain(r) => f64s::add(&y, of(r)),
+        Residue::Doubled(r) => f64s::add(&y, &f64s::double(of(r))),
+        Residue::Shortcut { from, w, b } => f64s::add(&y, &f64s::linear(of(from), of(w), of(b))),
+    }
+}
+
 fn run(step: &Step, values: &[Tensor]) -> Vec<Tensor> {
     let of = |id: &Id| &values[*id];
     match step {
-        Step::Conv {
-            x,
-            w,
-            b,
-            pre,
-            upsample,
-            residue,
-        } => {
-            let mut x = prologue(values, *x, *pre);
-            if *upsample {
-                x = f64s::double(&x);
-            }
-            let y = f64s::conv3x3(&x, of(w), of(b));
-            vec![match residue {
-                Residue::None => y,
-                Residue::Plain(r) => f64s::add(&y, of(r)),
-                Residue::Doubled(r) => f64s::add(&y, &f64s::double(of(r))),
-                Residue::Shortcut { from, w, b } => {
-                    f64s::add(&y, &f64s::linear(of(from), of(w), of(b)))
-                }
-            }]
-        }
+        Step::Conv { .. } => vec![convolution(step, values)],
         Step::Linear {
             x,
             sets,

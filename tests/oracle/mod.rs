@@ -16,6 +16,7 @@ mod concat;
 mod conv2d;
 mod draws;
 mod errors;
+mod errors_data;
 mod levels;
 mod linear;
 mod loss;

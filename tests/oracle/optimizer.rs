@@ -80,7 +80,11 @@ impl Oracle {
     fn step(&mut self, gradients: &[f32], rates: [f32; 2]) -> [f64; 2] {
         let [lr, decay] = rates.map(f64::from);
         let [beta1, beta2] = self.config.betas;
-        let norm = gradients.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let norm = gradients
+            .iter()
+            .map(|&g| f64::from(g).powi(2))
+            .sum::<f64>()
+            .sqrt();
         let factor = self.config.clip.map_or(1.0, |clip| (clip / norm).min(1.0));
         self.steps += 1;
         let [w, m, v, ema] = &mut self.all;
@@ -116,7 +120,8 @@ fn compare(engine: &Engine, oracle: &Oracle, rate: f64, label: &str) -> f64 {
     // the betas' own roundings, a quarter and a fifth of a roundoff, count once a step too.
     for (i, name) in [(1, "first moment"), (2, "second moment")] {
         let limit = (8.0 + steps) * ROUNDOFF;
-        close(&got[i], &oracle.all[i], limit, 1e-30).unwrap_or_else(|e| panic!("{label}: {name}: {e}"));
+        close(&got[i], &oracle.all[i], limit, 1e-30)
+            .unwrap_or_else(|e| panic!("{label}: {name}: {e}"));
     }
     // A step, at most some 3 rates long, is off by 16 roundoffs and 5e-7 from the betas' roundings;
     // the weight is rounded three times.
@@ -125,7 +130,10 @@ fn compare(engine: &Engine, oracle: &Oracle, rate: f64, label: &str) -> f64 {
         for (at, (&got, &want)) in got[i].iter().zip(&oracle.all[i]).enumerate() {
             let error = (f64::from(got) - want).abs();
             let limit = steps * (1.5e-6 * rate + 3.0 * ROUNDOFF * want.abs());
-            assert!(error <= limit, "{label}: {name} {at}: {got}, not {want}, limit {limit:e}");
+            assert!(
+                error <= limit,
+                "{label}: {name} {at}: {got}, not {want}, limit {limit:e}"
+            );
             worst = worst.max((error - steps * 3.0 * ROUNDOFF * want.abs()).max(0.0) / rate);
         }
     }
@@ -146,7 +154,10 @@ fn adamw_follows_the_oracle() {
             let mut worst: f64 = 0.0;
             for step in 0..7 {
                 let gradients = rng.normals(size, 0.1, 10_f64.powi(step % 3 - 1));
-                let rates = [1e-3 * (1.0 - step as f32 / 20.0), 0.99 + step as f32 / 1000.0];
+                let rates = [
+                    1e-3 * (1.0 - step as f32 / 20.0),
+                    0.99 + step as f32 / 1000.0,
+                ];
                 let got = engine.step(&gradients, rates);
                 let want = oracle.step(&gradients, rates);
                 // A sum in f64, rounded once.
@@ -193,7 +204,10 @@ fn adamw_without_gradients() {
 
 #[test]
 fn bad_gradients_skip_the_update() {
-    for (case, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+    for (case, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY]
+        .into_iter()
+        .enumerate()
+    {
         for place in [0, 1, 40_000, 69_999] {
             let mut rng = Rng::new(seed(73_000 + case as u64));
             let weights = rng.normals(70_000, 0.0, 1.0);
