@@ -36,20 +36,24 @@ impl Op for QSample {
         let t = call.input_slice::<u32>(1);
         let seed = join(call.input_slice(2));
         let index = call.input_slice::<u32>(3);
-        let (n, len) = (x0.n(), x0.rows() * x0.cols());
-        let outputs = [0, 1].map(|i| call.output(i).reshape(n).split(1));
-        call.pool().run(&outputs, &mut [], |_, parts, _| {
-            let (_, n) = parts.place(0);
+        let rows = x0.rows();
+        let outputs = [0, 1].map(|i| call.output(i).split(rows));
+        call.pool().run(&outputs, &mut [], |n, parts, _| {
             let [a, b] = self.coefficients[t[n] as usize];
             let [mut xt, mut eps] = parts.many([0, 1]);
-            let (xt, eps) = (xt.row(0, 0), eps.row(0, 0));
-            debug_assert_eq!(eps.len(), len);
-            Philox::new(seed, Stream::Noise, join(&index[2 * n..])).fill_normals(eps);
-            for r in 0..x0.rows() {
-                let range = r * x0.cols()..(r + 1) * x0.cols();
-                let pixels = xt[range.clone()].iter_mut().zip(&eps[range]);
-                for ((x, &e), &x0) in pixels.zip(x0.row(n, r)) {
-                    *x = a * x0 + b * e;
+            let philox = Philox::new(seed, Stream::Noise, join(&index[2 * n..]));
+            // Rows may lie apart, and blocks of four normals go on from row to row.
+            let mut normals = [0.0; 4];
+            let mut element = 0;
+            for r in 0..rows {
+                let pixels = xt.row(0, r).iter_mut().zip(eps.row(0, r));
+                for ((x, e), &x0) in pixels.zip(x0.row(n, r)) {
+                    if element % 4 == 0 {
+                        normals = philox.normals4_f32(element / 4);
+                    }
+                    *e = normals[(element % 4) as usize];
+                    *x = a * x0 + b * *e;
+                    element += 1;
                 }
             }
         });
