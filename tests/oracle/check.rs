@@ -16,7 +16,7 @@ const THREADS: [usize; 4] = [1, 2, 3, 5];
 const STEP: f64 = 1e-5;
 
 /// Multiply-adds that the finite differences of one case may take.
-const BUDGET: u64 = 100_000_000;
+const BUDGET: u64 = 50_000_000;
 
 /// Directions for each leaf of a case whose elements are too many to vary one by one.
 const DIRECTIONS: usize = 3;

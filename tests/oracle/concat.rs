@@ -35,7 +35,7 @@ const NOBODY: [Id; 2] = [usize::MAX; 2];
 /// Makes the leaves of a reader of [n, h, w, c]; the result makes the step for a value.
 fn reader(p: &mut Program, reader: Reader, n: usize, c: usize) -> Box<dyn Fn(Id) -> Step> {
     use Reader::*;
-    let groups = if c % 2 == 0 { 2 } else { 1 };
+    let groups = 1 + usize::from(c.is_multiple_of(2));
     let norm =
         (!matches!(reader, Linear | LinearResidual | Conv)).then(|| p.norm(groups, c, Some(n)));
     let k = c + if matches!(reader, Conv | ConvShortcut) {

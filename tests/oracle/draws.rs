@@ -1,9 +1,10 @@
 //! Ops that draw random numbers, against the formulas of their counters written again in integers
 //! and f64; and the sinusoids of the time steps.
 
-use super::compare::ROUNDOFF;
+use super::compare::{ROUNDOFF, same_bits};
 use super::direct::{Data, Recorded, outputs};
 use super::rng::{Rng, seed};
+use gmmk::ops::concat::{Axis, concat};
 use gmmk::ops::latent_tokens::LatentTokens;
 use gmmk::ops::q_sample::QSample;
 use gmmk::ops::time_embedding::TimeEmbedding;
@@ -335,5 +336,54 @@ fn time_embeddings() {
                 "an odd width ends in a zero"
             );
         }
+    }
+}
+
+/// Pictures, noise and embeddings made in slices of wider buffers are those made alone.
+#[test]
+fn draws_into_slices() {
+    let (n, shape) = (3, [3, 2, 3, 3]);
+    let x0 = Rng::new(seed(64_000)).normals(54, 0.0, 1.0);
+    let bytes: Vec<u8> = (0..54).map(|i| 4 * i).collect();
+    let run = |sliced: bool| {
+        outputs(|tape| {
+            let steps = tape.input("t", TensorType::u32(&[n]));
+            let key = tape.input("seed", TensorType::u32(&[2]));
+            let numbers = tape.input("numbers", TensorType::u32(&[n, 2]));
+            let picture = tape.input("x0", TensorType::f32(&shape));
+            let packed = tape.input("packed", TensorType::u8(&shape));
+            let noise = QSample {
+                coefficients: vec![[0.9, 0.1], [0.5, 0.7]],
+            };
+            let noisy = tape.push(noise, &[picture, steps, key, numbers]).unwrap();
+            let unpacked = tape
+                .push_one(Unpack { flip: true }, &[packed, key, numbers])
+                .unwrap();
+            let [first, second] = [5, 8].map(|dim| {
+                let op = TimeEmbedding {
+                    dim,
+                    flip_sin_to_cos: true,
+                    freq_shift: 0.0,
+                };
+                tape.push_one(op, &[steps]).unwrap()
+            });
+            if sliced {
+                concat(tape, Axis::Channels, &[noisy[1], unpacked, noisy[0]]).unwrap();
+                concat(tape, Axis::Channels, &[first, second]).unwrap();
+            }
+            Recorded {
+                inputs: vec![
+                    (steps, Data::U32(vec![0, 1, 0])),
+                    (key, words(&SEEDS[2..])),
+                    (numbers, words(&[0, 1, 1 << 40])),
+                    (picture, Data::F32(x0.clone())),
+                    (packed, Data::U8(bytes.clone())),
+                ],
+                outputs: vec![noisy[0], noisy[1], unpacked, first, second],
+            }
+        })
+    };
+    for (alone, sliced) in run(false).iter().zip(&run(true)) {
+        same_bits(alone, sliced).unwrap();
     }
 }

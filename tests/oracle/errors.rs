@@ -105,7 +105,6 @@ fn wrong_norms() -> Vec<(usize, [&'static [usize]; 4])> {
 #[test]
 fn norms_refuse_wrong_operands() {
     let mut c = Complaints::default();
-    let x: &[usize] = &[2, 4, 4, 6];
     for (groups, shapes) in wrong_norms() {
         let what = format!("{groups} groups, {shapes:?}");
         let run = |op: &str,
@@ -115,7 +114,7 @@ fn norms_refuse_wrong_operands() {
                 op,
                 &what,
                 |tape| {
-                    let x = f32s(tape, x);
+                    let x = f32s(tape, &[2, 4, 4, 6]);
                     let norm = norm(tape, groups, shapes);
                     record(tape, x, &norm)
                 },
