@@ -1,5 +1,5 @@
 //! The same tests on the lower instruction sets. A process has one level for its life, so this test
-//! runs the others of its binary again as a child.
+//! runs others of its binary again as a child.
 
 use gmmk::device::simd::{Level, level};
 use std::process::Command;
@@ -15,6 +15,19 @@ fn the_level_is_the_one_asked_for() {
     }
 }
 
+/// What uses the micro-kernels and the vector loops.
+const SUBSET: [&str; 9] = [
+    "conv2d_every_combination",
+    "conv2d_around_the_tiles",
+    "conv2d_strips",
+    "linear_",
+    "attention_",
+    "norm_",
+    "slices",
+    "adamw_follows",
+    "the_level",
+];
+
 fn passes_on(name: &str) {
     if std::env::var_os(VARIABLE).is_some() {
         // This is a child, or a person who asked for one level.
@@ -22,21 +35,14 @@ fn passes_on(name: &str) {
     }
     let child = Command::new(std::env::current_exe().unwrap())
         .env(VARIABLE, name)
-        .args([
-            "oracle::",
-            "--skip",
-            "errors",
-            "--skip",
-            "compare",
-            "--skip",
-            "passes_on",
-        ])
+        .args(SUBSET)
+        .args(["--skip", "refuse", "--skip", "passes_on"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&child.stdout);
     assert!(child.status.success(), "{name}: {text}");
     let ran = text.lines().filter(|l| l.ends_with("... ok")).count();
-    assert!(ran >= 30, "{name}: only {ran} tests ran: {text}");
+    assert!(ran >= 20, "{name}: only {ran} tests ran: {text}");
 }
 
 #[test]
