@@ -230,6 +230,10 @@ pub struct AdamW {
     pub beta1: f32,
     /// Decay of the second moment.
     pub beta2: f32,
+    /// 1 - beta1, rounded once: the difference of the rounded beta1 would be off by more.
+    pub fresh1: f32,
+    /// 1 - beta2, likewise.
+    pub fresh2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
     /// Weights shrink by `lr * weight_decay`.
@@ -249,8 +253,8 @@ multiversion! {
         let (w, m, v, ema) = (&mut w[..n], &mut m[..n], &mut v[..n], &mut ema[..n]);
         for i in 0..n {
             let g = g[i] * k.clip;
-            m[i] = k.beta1 * m[i] + (1.0 - k.beta1) * g;
-            v[i] = k.beta2 * v[i] + (1.0 - k.beta2) * (g * g);
+            m[i] = k.beta1 * m[i] + k.fresh1 * g;
+            v[i] = k.beta2 * v[i] + k.fresh2 * (g * g);
             let step = (m[i] * k.correct1) / (v[i].sqrt() * k.correct2 + k.eps);
             w[i] = w[i] * (1.0 - k.lr * k.weight_decay) - k.lr * step;
             ema[i] = k.ema_decay * ema[i] + (1.0 - k.ema_decay) * w[i];

@@ -126,6 +126,11 @@ impl<'a> Rows<'a> {
         self.layout.ld
     }
 
+    /// Distance between samples.
+    pub fn sample_stride(&self) -> usize {
+        self.layout.sample_stride
+    }
+
     /// Row `r` of sample `n`.
     #[inline]
     pub fn row(&self, n: usize, r: usize) -> &'a [f32] {

@@ -34,6 +34,8 @@ pub fn adamw(
     rates: Var,
     config: AdamWConfig,
 ) -> Result<Var, TapeError> {
+    Mismatch::check("rates", &TensorType::f32(&[2]), tape.ty(rates))
+        .map_err(|m| tape.error("adamw", m))?;
     let flat = TensorType::f32(&[elements]);
     let [grads, params, m, v, ema] = [
         ("grads", Arena::Grads),
@@ -140,6 +142,8 @@ impl Op for AdamW {
             lr: rates[0],
             beta1: beta1 as f32,
             beta2: beta2 as f32,
+            fresh1: (1.0 - beta1) as f32,
+            fresh2: (1.0 - beta2) as f32,
             eps: self.config.eps as f32,
             weight_decay: self.config.weight_decay as f32,
             correct1: (1.0 / (1.0 - beta1.powf(k))) as f32,

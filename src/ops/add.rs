@@ -34,12 +34,14 @@ impl Op for Add {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
         let [n, h, w, c] = self.ty.nhwc();
         for (x, resample) in inputs.iter().zip(&self.resample) {
-            let want = match resample {
-                Resample::None => [n, h, w, c],
-                Resample::OfPool => [n, h / 2, w / 2, c],
-                Resample::OfUpsample => [n, 2 * h, 2 * w, c],
+            let [xn, xh, xw, xc] = x.nhwc();
+            let (want, found) = match resample {
+                Resample::None => ([h, w], [xh, xw]),
+                Resample::OfPool => ([h, w], [2 * xh, 2 * xw]),
+                Resample::OfUpsample => ([2 * h, 2 * w], [xh, xw]),
             };
-            Mismatch::check("summand", want, x.nhwc())?;
+            Mismatch::check("size of a summand", want, found)?;
+            Mismatch::check("samples and channels of a summand", [n, c], [xn, xc])?;
         }
         Ok(vec![self.ty.clone()])
     }

@@ -1,8 +1,9 @@
 //! Concatenation by placement, and reshaping: no data moves, the tape only says who lies where.
 
+use super::add;
 use crate::device::call::Call;
 use crate::device::view::Layout;
-use crate::tape::backward::Backward;
+use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var};
 
 /// Axis of a concatenation.
@@ -109,18 +110,32 @@ impl Op for Concat {
 /// `var` with another shape of the same number of elements.
 ///
 /// # Errors
-/// The numbers of elements differ.
+/// The numbers of elements differ; `var` is a slice of a concatenation.
 pub fn reshape(tape: &mut Tape, var: Var, shape: &[usize]) -> Result<Var, TapeError> {
     let ty = TensorType {
         shape: shape.to_vec(),
         dtype: tape.ty(var).dtype,
     };
-    Mismatch::check("elements", tape.ty(var).len(), ty.len())
+    ty.check()
+        .and_then(|()| Mismatch::check("elements", tape.ty(var).len(), ty.len()))
         .map_err(|m| tape.error("reshape", m))?;
+    if !is_dense(tape, var) {
+        let m = Mismatch::new(
+            "a tensor to reshape",
+            "no slice of a concatenation",
+            tape.name(var),
+        );
+        return Err(tape.error("reshape", m));
+    }
     let layout = Layout::dense(ty.nhwc());
     let view = tape.view(var, ty, layout);
     tape.push_into(Reshape, &[var], vec![view]);
     Ok(view)
+}
+
+/// True if `var` fills its buffer.
+fn is_dense(tape: &Tape, var: Var) -> bool {
+    tape.layout(var) == Layout::dense(tape.ty(var).nhwc())
 }
 
 /// See [`reshape`].
@@ -141,7 +156,16 @@ impl Op for Reshape {
     }
 
     fn vjp(&self, b: &mut Backward<'_>, node: &NodeIo) -> Result<(), TapeError> {
-        if let Some(gradient) = b.grad(node.outputs[0])? {
+        if let Some(mut gradient) = b.grad(node.outputs[0])? {
+            // A slice of a concatenation's gradient is copied out first.
+            if !is_dense(b.tape, gradient) {
+                let ty = b.tape.ty(gradient).clone();
+                let part = Contribution {
+                    var: gradient,
+                    resample: Resample::None,
+                };
+                gradient = add::sum(b.tape, &[part], &ty)?;
+            }
             let ty = b.tape.ty(node.inputs[0]).clone();
             let layout = Layout::dense(ty.nhwc());
             let view = b.tape.view(gradient, ty, layout);

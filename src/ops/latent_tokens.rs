@@ -53,6 +53,10 @@ impl Op for LatentTokens {
         Ok(vec![TensorType::f32(&[n, k, self.width])])
     }
 
+    fn takes_words(&self) -> bool {
+        true
+    }
+
     fn cpu(&self, call: &Call<'_>) {
         let attributes = call.input_slice::<u8>(0);
         let seed = join(call.input_slice(1));

@@ -27,15 +27,17 @@ impl Op for TimeEmbedding {
         Ok(vec![TensorType::f32(&[n, self.dim])])
     }
 
+    fn takes_words(&self) -> bool {
+        true
+    }
+
     fn cpu(&self, call: &Call<'_>) {
         let t = call.input_slice::<u32>(0);
         let half = self.dim / 2;
         let rate = -(10_000.0_f32.ln());
-        for (row, &t) in call
-            .output_slice::<f32>(0)
-            .chunks_exact_mut(self.dim)
-            .zip(t)
-        {
+        let mut out = call.output(0);
+        for (n, &t) in t.iter().enumerate() {
+            let row = out.row(n, 0);
             row.fill(0.0);
             for j in 0..half {
                 let frequency = (rate * j as f32 / (half as f32 - self.freq_shift)).exp();

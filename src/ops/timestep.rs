@@ -38,6 +38,10 @@ impl Op for Timestep {
         }])
     }
 
+    fn takes_words(&self) -> bool {
+        true
+    }
+
     fn cpu(&self, call: &Call<'_>) {
         let seed = join(call.input_slice(0));
         let index = call.input_slice::<u32>(1).chunks_exact(2);

@@ -25,6 +25,10 @@ impl Op for Unpack {
         Ok(vec![TensorType::f32(&inputs[0].shape)])
     }
 
+    fn takes_words(&self) -> bool {
+        true
+    }
+
     fn cpu(&self, call: &Call<'_>) {
         let bytes = call.input_slice::<u8>(0);
         let seed = join(call.input_slice(1));

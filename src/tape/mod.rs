@@ -118,6 +118,11 @@ pub trait Op: fmt::Debug + Send + Sync {
         Ok(())
     }
 
+    /// True if it also takes words or bytes; its shape rule checks which. All others take f32 only.
+    fn takes_words(&self) -> bool {
+        false
+    }
+
     /// True if gradients flow through it.
     fn differentiable(&self) -> bool {
         false
@@ -236,7 +241,7 @@ impl Tape {
     /// The op refuses the inputs' types; the error names the scope.
     pub fn push(&mut self, op: impl Op + 'static, inputs: &[Var]) -> Result<Vec<Var>, TapeError> {
         let types: Vec<&TensorType> = inputs.iter().map(|&v| self.ty(v)).collect();
-        let outputs = op.infer(&types).map_err(|m| self.error(op.name(), m))?;
+        let outputs = infer(&op, &types).map_err(|m| self.error(op.name(), m))?;
         let name = self.scope_name();
         let outputs = outputs
             .into_iter()
@@ -358,6 +363,25 @@ impl Tape {
             Kind::Temp | Kind::Result => format!("%{}", var.0),
         }
     }
+}
+
+/// The op's shape rule, between checks that hold for all: tensors have elements, and their type.
+fn infer(op: &impl Op, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+    if inputs.is_empty() {
+        return Err(Mismatch::new("operands", "at least one", 0));
+    }
+    for ty in inputs {
+        ty.check()?;
+        if !op.takes_words() {
+            Mismatch::check("element type", DType::F32, ty.dtype)?;
+        }
+    }
+    let outputs = op.infer(inputs)?;
+    if outputs.is_empty() {
+        return Err(Mismatch::new("results", "at least one", 0));
+    }
+    outputs.iter().try_for_each(TensorType::check)?;
+    Ok(outputs)
 }
 
 impl fmt::Debug for Tape {

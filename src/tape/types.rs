@@ -67,6 +67,18 @@ impl TensorType {
         self.len() == 0
     }
 
+    /// Refuses what no op can take.
+    ///
+    /// # Errors
+    /// No axis or more than four; no element.
+    pub fn check(&self) -> Result<(), Mismatch> {
+        if self.is_empty() || !(1..=4).contains(&self.shape.len()) {
+            let want = "one to four axes, none of them of length 0";
+            return Err(Mismatch::new("shape", want, self));
+        }
+        Ok(())
+    }
+
     /// Bytes.
     pub fn bytes(&self) -> usize {
         self.len() * self.dtype.bytes()

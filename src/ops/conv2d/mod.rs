@@ -111,11 +111,11 @@ impl Conv2d {
         match self.residual {
             ResidualKind::None => Ok(()),
             ResidualKind::Plain => Mismatch::check("residual", y, inputs[at]),
-            ResidualKind::Doubled => Mismatch::check(
-                "residual to be doubled",
-                [n, h / 2, w / 2, k],
-                inputs[at].nhwc(),
-            ),
+            ResidualKind::Doubled => {
+                let [rn, rh, rw, rk] = inputs[at].nhwc();
+                let doubled = [rn, 2 * rh, 2 * rw, rk];
+                Mismatch::check("doubled residual", [n, h, w, k], doubled)
+            }
             ResidualKind::Shortcut => {
                 let c = inputs[at].channels();
                 Mismatch::check("input of the shortcut", [n, h, w, c], inputs[at].nhwc())?;
@@ -292,9 +292,9 @@ impl Forward<'_> {
             k: 3 * c,
             batch: 3,
         };
-        // The shortcut's rows follow each other in memory within a task.
+        let [first, _, _] = area.pictures();
         let shortcut = self.shortcut.map(|(from, packed, _)| Term {
-            a: from.merged().unwrap_or(from).span(0, area.first_pixel()),
+            a: from.span(first, area.first_in_picture()),
             a_stride: 1,
             a_batch: 0,
             b: Columns::Packed(packed),
@@ -303,8 +303,13 @@ impl Forward<'_> {
         });
         let terms = [conv, shortcut.unwrap_or(conv)];
         let count = 1 + usize::from(shortcut.is_some());
-        let ld = self.shortcut.map_or(0, |(from, ..)| from.ld());
-        let position = |term: usize, r: usize| if term == 0 { area.position(r) } else { r * ld };
+        // The shortcut's rows follow each other in memory within a picture.
+        let position = |term: usize, r: usize| match self.shortcut {
+            Some((from, ..)) if term == 1 => {
+                r / from.rows() * from.sample_stride() + r % from.rows() * from.ld()
+            }
+            _ => area.position(r),
+        };
         gemm::multiply(
             y.rows(),
             y.cols(),

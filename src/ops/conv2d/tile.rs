@@ -110,9 +110,10 @@ impl Tiles {
     pub fn area(&self, (n, first): (usize, usize), pixels: usize) -> Area {
         let picture = self.h * self.w;
         if self.pictures > 1 {
+            // Pictures that are not evenly spaced come one by one, each with its own number.
             Area {
                 tiles: *self,
-                n: first / picture,
+                n: n + first / picture,
                 y: 0,
                 rows: self.h,
                 pictures: pixels / picture,
@@ -209,11 +210,6 @@ impl Area {
         let w = self.tiles.w;
         let picture = r / (self.rows * w);
         (self.n + picture, self.y * w + r % (self.rows * w))
-    }
-
-    /// First pixel of the task, counted over all samples.
-    pub fn first_pixel(&self) -> usize {
-        (self.n * self.tiles.h + self.y) * self.tiles.w
     }
 
     /// Number of the first picture, how many there are, and rows of each.

@@ -1,0 +1,186 @@
+//! A program's run against its f64 meaning.
+
+use super::compare::{ROUNDOFF, close};
+use super::evaluate::evaluate;
+use super::execute::{Results, execute};
+use super::program::Program;
+use super::reference::{self, Tensor};
+use super::rng::Rng;
+
+/// Thread counts whose results must have the same bits.
+const THREADS: [usize; 4] = [1, 2, 3, 5];
+
+/// Half the distance of the two points of a difference quotient. Its truncation error, h^2 times the
+/// third derivative over six, is some 1e-9 of the gradient here; the rounding of the f64 loss, 1e-16
+/// over h, some 1e-8.
+const STEP: f64 = 1e-5;
+
+/// Multiply-adds that the finite differences of one case may take.
+const BUDGET: u64 = 50_000_000;
+
+/// Directions for each leaf of a case whose elements are too many to vary one by one.
+const DIRECTIONS: usize = 3;
+
+/// A sum of K products in f32, one after the other, wanders off by about sqrt(K) / 2 roundoffs of
+/// its size; FMA and blocks make it less. Exponential, division, norm and their like cost a few
+/// roundoffs each, and a case is a handful of such ops.
+fn limit(program: &Program, elements: usize) -> f64 {
+    let chain = program.steps.len() as f64;
+    let sums = 16.0 * chain.sqrt() + (program.longest_sum() as f64).sqrt();
+    // One sum may be small by chance, all elements of a large tensor may not.
+    let luck = 1.0 + 16.0 / elements as f64;
+    program.slack * luck * 2.0 * ROUNDOFF * sums
+}
+
+/// Checks outputs, losses and gradients of `program` against the oracle, and equal bits of runs and
+/// thread counts.
+///
+/// # Panics
+/// With the program's label if anything is wrong.
+pub fn check(mut program: Program) {
+    let targets: Vec<Vec<f32>> = program
+        .outputs
+        .clone()
+        .iter()
+        .map(|&o| {
+            let count = program.shapes[o].iter().product();
+            program.rng.normals(count, 0.0, 1.0)
+        })
+        .collect();
+    let fail = |what: &str, e: String| -> ! {
+        panic!("{}: {what}: {e}\n{:#?}", program.label, program.steps)
+    };
+    let run = |threads| execute(&program, &targets, threads).unwrap_or_else(|e| fail("run", e));
+    let results = run(THREADS[0]);
+    for &threads in &THREADS[1..] {
+        if let Err(e) = results.same_bits(&run(threads)) {
+            fail(&format!("{threads} threads"), e);
+        }
+    }
+    let oracle = Oracle::new(&program, targets);
+    let output = outputs(&program, &oracle, &results).unwrap_or_else(|e| fail("output", e));
+    let gradient = oracle
+        .gradients(&results)
+        .unwrap_or_else(|e| fail("gradient", e));
+    println!(
+        "{:<60} output {output:.1e} gradient {gradient:.1e} limit {:.1e}",
+        program.label,
+        limit(&program, usize::MAX)
+    );
+}
+
+/// Largest relative error of the outputs and losses.
+fn outputs(program: &Program, oracle: &Oracle<'_>, results: &Results) -> Result<f64, String> {
+    let values = evaluate(program, &oracle.leaves);
+    let mut worst: f64 = 0.0;
+    for (i, &id) in program.outputs.iter().enumerate() {
+        let at = |e| format!("{i}: {e}");
+        let want = &values[id].data;
+        // Half the ops of a gradient, and none of its cancelling means.
+        let limit = limit(program, want.len()) / 4.0;
+        let d = close(&results.outputs[i], want, limit, program.floor).map_err(at)?;
+        worst = worst.max(d.relative);
+        let loss = reference::mse(&values[id], &oracle.targets[i]);
+        close(&results.losses[i..=i], &[loss], limit, program.floor).map_err(at)?;
+    }
+    Ok(worst)
+}
+
+/// The loss as a function of the leaves, in f64.
+struct Oracle<'a> {
+    program: &'a Program,
+    leaves: Vec<Tensor>,
+    targets: Vec<Tensor>,
+}
+
+impl<'a> Oracle<'a> {
+    fn new(program: &'a Program, targets: Vec<Vec<f32>>) -> Self {
+        let leaves = program.leaves.iter();
+        Self {
+            program,
+            leaves: leaves
+                .map(|l| Tensor::from_f32(&l.shape, &l.values))
+                .collect(),
+            targets: targets
+                .iter()
+                .zip(&program.outputs)
+                .map(|(t, &o)| Tensor::from_f32(&program.shapes[o], t))
+                .collect(),
+        }
+    }
+
+    fn loss(&self, leaves: &[Tensor]) -> f64 {
+        let values = evaluate(self.program, leaves);
+        let outputs = self.program.outputs.iter().zip(&self.targets);
+        outputs
+            .map(|(&o, target)| reference::mse(&values[o], target))
+            .sum()
+    }
+
+    /// Change of the loss along `direction` of leaf `leaf`, per unit.
+    fn slope(&self, leaf: usize, direction: &[(usize, f64)]) -> f64 {
+        let moved = |by: f64| {
+            let mut leaves = self.leaves.clone();
+            for &(i, d) in direction {
+                leaves[leaf].data[i] += by * d;
+            }
+            self.loss(&leaves)
+        };
+        (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
+    }
+
+    /// Largest relative error of the gradients.
+    fn gradients(&self, results: &Results) -> Result<f64, String> {
+        let before = reference::work();
+        self.loss(&self.leaves);
+        let cost = 2 * (reference::work() - before);
+        let elements: usize = self.leaves.iter().map(|l| l.data.len()).sum();
+        let mut worst: f64 = 0.0;
+        for (leaf, got) in results.gradients.iter().enumerate() {
+            let error = if elements as u64 * cost <= BUDGET {
+                self.each_element(leaf, got)
+            } else {
+                self.along_directions(leaf, got)
+            };
+            worst = worst.max(error.map_err(|e| format!("of leaf {leaf}: {e}"))?);
+        }
+        Ok(worst)
+    }
+
+    fn each_element(&self, leaf: usize, got: &[f32]) -> Result<f64, String> {
+        let want: Vec<f64> = (0..got.len())
+            .map(|i| self.slope(leaf, &[(i, 1.0)]))
+            .collect();
+        let limit = limit(self.program, got.len());
+        let d = close(got, &want, limit, self.program.floor)?;
+        Ok(d.relative)
+    }
+
+    /// Along random directions d: got . d against the slope. The error of got . d is normal with the
+    /// deviation of the error's length, so four times the limit is fair; every third element moves
+    /// alone in one direction, so that errors elsewhere do not hide behind each other.
+    fn along_directions(&self, leaf: usize, got: &[f32]) -> Result<f64, String> {
+        let mut rng = Rng::new(got.len() as u64);
+        let square = |&g: &f32| f64::from(g) * f64::from(g);
+        let length = got.iter().map(square).sum::<f64>().sqrt();
+        let mut worst: f64 = 0.0;
+        for turn in 0..=DIRECTIONS {
+            let chosen = (0..got.len()).filter(|i| turn == 0 || i % DIRECTIONS == turn - 1);
+            let direction: Vec<(usize, f64)> = chosen.map(|i| (i, rng.normal())).collect();
+            let products = direction.iter().map(|&(i, d)| f64::from(got[i]) * d);
+            let got: f64 = products.sum();
+            let want = self.slope(leaf, &direction);
+            let scale = length.max(self.program.floor);
+            let error = (got - want).abs() / scale;
+            let limit = 4.0 * limit(self.program, direction.len());
+            if error.is_nan() || error > limit {
+                return Err(format!(
+                    "direction {turn}: slope {got:e} instead of {want:e}: {error:.3e} of the \
+                     gradient's length, limit {limit:.3e}"
+                ));
+            }
+            worst = worst.max(error);
+        }
+        Ok(worst)
+    }
+}
