@@ -449,12 +449,8 @@ impl Pages {
         let batch = setup.config.batch.min(PAGE_BATCH) as usize;
         let generator = Generator::new(&setup.net, &setup.conditioning, batch, pool)?;
         let steps = setup.schedule.t_max().min(PAGE_STEPS);
-        let plan = SamplerPlan::new(
-            &setup.schedule,
-            Sampler::Ddim { eta: 0.0 },
-            steps,
-            Some(1.0),
-        )?;
+        // Early in a run ancestral sampling is the cleanest: its fresh noise covers old mistakes.
+        let plan = SamplerPlan::new(&setup.schedule, Sampler::Ddpm, steps, Some(1.0))?;
         Ok(Self {
             page,
             generator,
