@@ -5,6 +5,7 @@ use crate::data::Batch;
 use crate::device::pool::Pool;
 use crate::diffusion::generate::Conditioning;
 use crate::diffusion::schedule::Schedule;
+use crate::gmm::latent::LatentKind;
 use crate::model::UNet;
 use crate::model::unet::{Inputs, Purpose};
 use crate::ops::adamw::{AdamWConfig, adamw};
@@ -28,15 +29,6 @@ pub enum StepError {
     /// Not enough memory.
     #[error(transparent)]
     Memory(#[from] OutOfMemory),
-}
-
-/// sqrt(ab_t) and sqrt(1 - ab_t) for t = 1..=T.
-fn coefficients(schedule: &Schedule) -> Vec<[f32; 2]> {
-    let table = &schedule.alpha_bar()[1..];
-    table
-        .iter()
-        .map(|ab| [ab.sqrt() as f32, (1.0 - ab).sqrt() as f32])
-        .collect()
 }
 
 /// Inputs that both programs share.
@@ -111,37 +103,50 @@ struct Recorded {
     norm: Var,
 }
 
-fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeError> {
+/// Records pictures, noise, tokens and the network; returns the predicted and the true noise.
+/// Without `t` the time steps are drawn.
+fn predict(
+    recipe: &Recipe<'_>,
+    tape: &mut Tape,
+    feed: &Feed,
+    t: Option<Var>,
+    purpose: Purpose,
+) -> Result<[Var; 2], TapeError> {
     let Recipe {
         net,
         config,
         schedule,
         conditioning,
     } = recipe;
-    let mut tape = Tape::new();
-    let feed = Feed::declare(&mut tape, net, conditioning.attributes, batch);
-    let rates = tape.input("rates", TensorType::f32(&[2]));
     let (seed, samples) = (feed.seed, feed.samples);
-    let x0 = tape.push_one(Unpack { flip: config.flip }, &[feed.images, seed, samples])?;
-    let t = tape.push_one(
-        Timestep {
-            t_max: schedule.t_max(),
-        },
-        &[seed, samples],
-    )?;
+    let flip = config.flip && purpose == Purpose::Train;
+    let x0 = tape.push_one(Unpack { flip }, &[feed.images, seed, samples])?;
+    let t_max = schedule.t_max();
+    let t = t.map_or_else(|| tape.push_one(Timestep { t_max }, &[seed, samples]), Ok)?;
+    let table = &schedule.alpha_bar()[1..];
     let noise = QSample {
-        coefficients: coefficients(schedule),
+        coefficients: table
+            .iter()
+            .map(|ab| [ab.sqrt() as f32, (1.0 - ab).sqrt() as f32])
+            .collect(),
     };
     let noisy = tape.push(noise, &[x0, t, seed, samples])?;
     let op = conditioning.op(net.config().cross_attention_dim, config.latent.stream());
-    let tokens = tape.push_one(op, &[feed.attributes, seed, feed.rows])?;
     let inputs = Inputs {
         sample: noisy[0],
         timestep: t,
-        tokens,
+        tokens: tape.push_one(op, &[feed.attributes, seed, feed.rows])?,
     };
-    let output = net.record(&mut tape, inputs, Purpose::Train)?.output;
-    let [loss, _] = mse(&mut tape, output, noisy[1])?;
+    Ok([net.record(tape, inputs, purpose)?.output, noisy[1]])
+}
+
+fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeError> {
+    let Recipe { net, config, .. } = recipe;
+    let mut tape = Tape::new();
+    let feed = Feed::declare(&mut tape, net, recipe.conditioning.attributes, batch);
+    let rates = tape.input("rates", TensorType::f32(&[2]));
+    let [output, noise] = predict(recipe, &mut tape, &feed, None, Purpose::Train)?;
+    let [loss, _] = mse(&mut tape, output, noise)?;
     tape.backward(&[loss], add::sum)?;
     let optimizer = AdamWConfig {
         betas: config.betas,
@@ -187,7 +192,7 @@ impl TrainStep {
     pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
         let (tape, vars) = record(recipe, batch)?;
         let exe = Executable::new(tape, pool.clone())?;
-        let fresh = recipe.config.latent == crate::gmm::latent::LatentKind::Fresh;
+        let fresh = recipe.config.latent == LatentKind::Fresh;
         Ok(Self {
             exe,
             vars,
@@ -261,41 +266,20 @@ impl LossProbe {
     /// # Errors
     /// Operands that do not fit; not enough memory.
     pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
-        let Recipe {
-            net,
-            config,
-            schedule,
-            conditioning,
-        } = recipe;
         let mut tape = Tape::new();
-        let feed = Feed::declare(&mut tape, net, conditioning.attributes, batch);
+        let feed = Feed::declare(&mut tape, recipe.net, recipe.conditioning.attributes, batch);
         let t = tape.input("t", TensorType::u32(&[batch]));
-        let x0 = tape.push_one(
-            Unpack { flip: false },
-            &[feed.images, feed.seed, feed.samples],
-        )?;
-        let noise = QSample {
-            coefficients: coefficients(schedule),
-        };
-        let noisy = tape.push(noise, &[x0, t, feed.seed, feed.samples])?;
-        let op = conditioning.op(net.config().cross_attention_dim, config.latent.stream());
-        let tokens = tape.push_one(op, &[feed.attributes, feed.seed, feed.rows])?;
-        let inputs = Inputs {
-            sample: noisy[0],
-            timestep: t,
-            tokens,
-        };
-        let output = net.record(&mut tape, inputs, Purpose::Sample)?.output;
-        let [_, losses] = mse(&mut tape, output, noisy[1])?;
+        let [output, noise] = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
+        let [_, losses] = mse(&mut tape, output, noise)?;
         tape.keep(losses);
         let exe = Executable::new(tape, pool.clone())?;
-        let fresh = config.latent == crate::gmm::latent::LatentKind::Fresh;
+        let fresh = recipe.config.latent == LatentKind::Fresh;
         Ok(Self {
             exe,
             feed,
             t,
             losses,
-            seed: config.seed,
+            seed: recipe.config.seed,
             fresh,
         })
     }
