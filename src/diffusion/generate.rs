@@ -137,7 +137,7 @@ impl Generator {
         self.shape[0]
     }
 
-    /// Draws one picture per request, in [-1, 1], [requests, s, s, c] flattened. Sample i starts from
+    /// Draws one picture per request, in `[-1, 1]`, `[requests, s, s, c]` flattened. Sample i starts from
     /// the noise of sample number `first + i`. `watch` sees every step: (step, x0 estimates of the
     /// pictures of this batch, number of its first picture); when it returns false, drawing stops.
     ///

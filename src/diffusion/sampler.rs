@@ -2,7 +2,7 @@
 //! its section 3.2). One step is, for every sampler,
 //!
 //! ```text
-//! x0     = (x_t - sqrt(1 - ab_t) eps_hat) / sqrt(ab_t), clipped to [-c, c]
+//! x0     = (x_t - sqrt(1 - ab_t) eps_hat) / sqrt(ab_t), clipped to `[-c, c]`
 //! x_prev = a x0 + b x_t + s z,   z ~ N(0, I)
 //! ```
 //!
@@ -27,7 +27,7 @@ pub enum SamplerError {
     /// A sampler that does not exist.
     #[error("sampler `{0}` does not exist; expected renoise, ddim, ddpm or ddpm_large")]
     Unknown(String),
-    /// ddim's eta outside [0, 1].
+    /// ddim's eta outside `[0, 1]`.
     #[error("sampler ddim: eta is {eta}; expected 0 (no noise) to 1 (as much as ddpm)")]
     Eta {
         /// The value given.
@@ -211,7 +211,7 @@ impl SamplerStep {
         }
     }
 
-    /// One element: (x_t, eps_hat, z) -> (x0, x_prev), x0 after clipping to [-clip, clip]. NaN stays
+    /// One element: (x_t, eps_hat, z) -> (x0, x_prev), x0 after clipping to `[-clip, clip]`. NaN stays
     /// NaN, so that a broken network is seen.
     #[inline]
     pub fn element<F: Real>(&self, clip: Option<f64>, x: F, eps_hat: F, z: F) -> (F, F) {

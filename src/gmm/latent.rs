@@ -292,7 +292,7 @@ impl LatentMixture {
         self.mu[self.component(words[lane])] + self.sigma * normal
     }
 
-    /// `Z = [A_1 Z_1, .., A_K Z_K]` (Eq. 9): `out` is [K, N] row-major, `attributes` is A in {0,1}^K.
+    /// `Z = [A_1 Z_1, .., A_K Z_K]` (Eq. 9): `out` is `[K, N]` row-major, `attributes` is A in {0,1}^K.
     /// Rows of inactive features are exactly zero; skipping them moves no other number.
     pub fn fill(
         &self,
@@ -315,7 +315,7 @@ impl LatentMixture {
         Ok(())
     }
 
-    /// Tokens [K, N]: `tok_k = A_k (gamma c_k + Z_k)`; `gamma` 0 leaves the code out (the paper as
+    /// Tokens `[K, N]`: `tok_k = A_k (gamma c_k + Z_k)`; `gamma` 0 leaves the code out (the paper as
     /// printed). The code enters no product with a gradient.
     pub fn fill_tokens(
         &self,

@@ -17,7 +17,7 @@ pub enum Init {
 pub struct Param {
     /// Name in diffusers, such as "down_blocks.0.resnets.0.conv1.weight".
     pub name: String,
-    /// Shape in diffusers: [out, in, 3, 3], [out, in, 1, 1], [out, in] or [c].
+    /// Shape in diffusers: `[out, in, 3, 3]`, `[out, in, 1, 1]`, `[out, in]` or `[c]`.
     pub shape: Vec<usize>,
     /// First element in the arenas.
     pub offset: usize,
@@ -36,7 +36,7 @@ impl Param {
         self.len() == 0
     }
 
-    /// Type in the arenas: a convolution's weight lies [out, r, s, in] there.
+    /// Type in the arenas: a convolution's weight lies `[out, r, s, in]` there.
     pub fn ty(&self) -> TensorType {
         match *self.shape.as_slice() {
             [k, c, r, s] => TensorType::f32(&[k, r, s, c]),

@@ -23,7 +23,7 @@ pub struct AdamWConfig {
 pub const COUNTERS: usize = 2;
 
 /// Records the update of `elements` weights. `rates` is an input of two numbers: the learning rate
-/// and the decay of the moving average. Returns [global norm, clip factor] ([2]); the factor is 0
+/// and the decay of the moving average. Returns `[global norm, clip factor]` (`[2]`); the factor is 0
 /// when the update was skipped.
 ///
 /// # Errors
@@ -58,7 +58,7 @@ pub fn adamw(
 /// Elements of a task; partial sums are added in task order.
 const CHUNK: usize = 1 << 15;
 
-/// [norm of all gradients, factor that clips them (0 if the norm is not finite)].
+/// `[norm of all gradients, factor that clips them (0 if the norm is not finite)]`.
 #[derive(Debug)]
 pub struct GlobalNorm {
     clip: Option<f64>,
@@ -110,7 +110,7 @@ impl Op for GlobalNorm {
 }
 
 /// w <- w (1 - lr wd) - lr (m / (1 - b1^k)) / (sqrt(v / (1 - b2^k)) + eps), and the average. Inputs:
-/// gradients, [norm, factor], [rate, average's decay]. Outputs (updated): w, m, v, average, counters.
+/// gradients, `[norm, factor]`, `[rate, average's decay]`. Outputs (updated): w, m, v, average, counters.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,

@@ -8,7 +8,7 @@ use crate::device::view::{Rows, RowsMut, Span};
 use crate::tape::backward::Backward;
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 
-/// Records the attention of `q` ([n, .., c], p rows a sample) to `k` and `v` ([n, s, c]), heads of
+/// Records the attention of `q` (`[n, .., c]`, p rows a sample) to `k` and `v` (`[n, s, c]`), heads of
 /// `head_dim` channels; the result has the shape of `q`.
 ///
 /// # Errors
@@ -17,7 +17,7 @@ pub fn attention(tape: &mut Tape, [q, k, v]: [Var; 3], head_dim: usize) -> Resul
     Ok(tape.push(Attention { head_dim }, &[q, k, v])?[0])
 }
 
-/// See [`attention`]. Outputs: o, and the log-sum-exp of each row's scores [n, p, heads].
+/// See [`attention`]. Outputs: o, and the log-sum-exp of each row's scores `[n, p, heads]`.
 #[derive(Debug)]
 pub struct Attention {
     head_dim: usize,

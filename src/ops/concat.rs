@@ -47,7 +47,7 @@ fn slice(axis: Axis, [_, h, w, c]: [usize; 4], part: &TensorType, offset: &mut u
     layout
 }
 
-/// See [`concat`].
+/// See [`concat()`].
 #[derive(Debug)]
 pub struct Concat {
     axis: Axis,

@@ -10,7 +10,7 @@ use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
 use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var, Workspace};
 
-/// Statistics of `x` ([n, .., c]) over `groups` groups of consecutive channels: [n, 2 groups], the
+/// Statistics of `x` (`[n, .., c]`) over `groups` groups of consecutive channels: `[n, 2 groups]`, the
 /// means and then 1 / sqrt(biased variance + eps).
 #[derive(Debug)]
 pub struct GroupNormStats {
@@ -105,7 +105,7 @@ impl GroupNormStats {
 const BLOCK: usize = 64;
 
 multiversion! {
-    /// sums[c] = sum over rows of sample n of x[c].
+    /// `sums[c]` = sum over rows of sample n of `x[c]`.
     pub fn column_sums(x: Rows<'_>, n: usize, block: &mut [f32], sums: &mut [f32]) {
         sums.fill(0.0);
         for first in (0..x.rows()).step_by(BLOCK) {
@@ -122,7 +122,7 @@ multiversion! {
     }
 }
 
-/// sums[c] = sum over rows of sample n of (x[c] - mean[c])^2.
+/// `sums[c]` = sum over rows of sample n of (`x[c]` - `mean[c]`)^2.
 fn column_deviations(x: Rows<'_>, n: usize, mean: &[f32], block: &mut [f32], sums: &mut [f32]) {
     sums.fill(0.0);
     for first in (0..x.rows()).step_by(BLOCK) {

@@ -7,7 +7,7 @@ use crate::device::call::Call;
 use crate::rng::{self, CODE_SEED, Philox, Stream};
 use crate::tape::{Mismatch, Op, TensorType};
 
-/// Tokens [n, k, width]. Inputs: attributes [n, k] (U8, 0 or 1), the seed [2], and the numbers [n, 2]
+/// Tokens `[n, k, width]`. Inputs: attributes `[n, k]` (U8, 0 or 1), the seed `[2]`, and the numbers `[n, 2]`
 /// of the latents (picture's row, or sample number).
 #[derive(Debug)]
 pub struct LatentTokens {

@@ -5,7 +5,7 @@ use crate::device::view::RowsMut;
 use crate::tape::backward::Backward;
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 
-/// Records mean((y - target)^2) over all elements ([1]) and the mean of each sample ([n]).
+/// Records mean((y - target)^2) over all elements (`[1]`) and the mean of each sample (`[n]`).
 ///
 /// # Errors
 /// Shapes that differ.

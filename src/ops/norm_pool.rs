@@ -8,7 +8,7 @@ use crate::device::view::Rows;
 use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 
-/// Records mean2x2(SiLU(GN(x))) and mean2x2(x), both [n, h / 2, w / 2, c].
+/// Records mean2x2(SiLU(GN(x))) and mean2x2(x), both `[n, h / 2, w / 2, c]`.
 ///
 /// # Errors
 /// Shapes that do not fit; an odd height or width.

@@ -17,14 +17,14 @@ use crate::tape::{Mismatch, NodeIo, Op, TapeError, TensorType, Var, Workspace};
 pub struct Norm {
     /// Groups of consecutive channels.
     pub groups: usize,
-    /// A scale and a shift per sample and channel follow ([B, 2 C]: scales, then shifts).
+    /// A scale and a shift per sample and channel follow (`[B, 2 C]`: scales, then shifts).
     pub scale_shift: bool,
 }
 
 /// What happens to the input on its way in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prologue {
-    /// Group norm; its operands are statistics [B, 2 G], gamma [C], beta [C] and, if asked for,
+    /// Group norm; its operands are statistics `[B, 2 G]`, gamma `[C]`, beta `[C]` and, if asked for,
     /// scale and shift.
     pub norm: Option<Norm>,
     /// SiLU afterwards.
@@ -36,13 +36,13 @@ pub struct Prologue {
 pub struct NormVars {
     /// Groups of consecutive channels.
     pub groups: usize,
-    /// Means, then inverse deviations, [B, 2 G].
+    /// Means, then inverse deviations, `[B, 2 G]`.
     pub stats: Var,
-    /// [C].
+    /// `[C]`.
     pub gamma: Var,
-    /// [C].
+    /// `[C]`.
     pub beta: Var,
-    /// Scales, then shifts, [B, 2 C].
+    /// Scales, then shifts, `[B, 2 C]`.
     pub scale_shift: Option<Var>,
 }
 
@@ -358,7 +358,7 @@ impl Op for PrologueBackward {
     }
 }
 
-/// out (+)= sum over samples of (1 + scale) sums[.., column..].
+/// out (+)= sum over samples of (1 + scale) `sums[.., column..]`.
 fn sum_samples(
     sums: &[f32],
     scale: Option<Rows<'_>>,

@@ -5,8 +5,8 @@ use crate::device::call::Call;
 use crate::rng::{Philox, Stream};
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
-/// x_t and eps, both of the shape of x_0. Inputs: x_0 [n, h, w, c], t - 1 [n] (U32), the seed [2]
-/// and the sample numbers [n, 2]. Element (h W + w) C + c of eps is normal number that of the
+/// x_t and eps, both of the shape of x_0. Inputs: x_0 `[n, h, w, c]`, t - 1 `[n]` (U32), the seed `[2]`
+/// and the sample numbers `[n, 2]`. Element (h W + w) C + c of eps is normal number that of the
 /// sample's noise stream.
 #[derive(Debug)]
 pub struct QSample {

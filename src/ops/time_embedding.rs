@@ -3,7 +3,7 @@
 use crate::device::call::Call;
 use crate::tape::{Mismatch, Op, TensorType};
 
-/// [n, dim] from step indices [n] (U32): with h = dim / 2 and
+/// `[n, dim]` from step indices `[n]` (U32): with h = dim / 2 and
 /// freq_j = exp(-ln(10000) j / (h - freq_shift)), the cosines then the sines of t freq_j
 /// (`flip_sin_to_cos`), or the sines then the cosines; an odd `dim` ends in a zero.
 #[derive(Debug)]

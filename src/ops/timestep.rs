@@ -4,8 +4,8 @@ use crate::device::call::Call;
 use crate::rng;
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
-/// Index t - 1 of each sample ([n] of 0..T, U32) from the seed ([2], low and high word) and the
-/// sample numbers ([n, 2]).
+/// Index t - 1 of each sample (`[n]` of 0..T, U32) from the seed (`[2]`, low and high word) and the
+/// sample numbers (`[n, 2]`).
 #[derive(Debug)]
 pub struct Timestep {
     /// Number of diffusion steps T.

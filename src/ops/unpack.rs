@@ -5,8 +5,8 @@ use crate::device::call::Call;
 use crate::rng::{Philox, Stream};
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
-/// Picture [n, h, w, c] in [-1, 1]. Inputs: bytes of that shape, the seed [2], the sample numbers
-/// [n, 2]; a sample is mirrored if the top bit of word 0 of its flip stream is set.
+/// Picture `[n, h, w, c]` in `[-1, 1]`. Inputs: bytes of that shape, the seed `[2]`, the sample numbers
+/// `[n, 2]`; a sample is mirrored if the top bit of word 0 of its flip stream is set.
 #[derive(Debug)]
 pub struct Unpack {
     /// Mirror at random; otherwise never.

@@ -80,7 +80,7 @@ pub struct Picture {
     rgb: Vec<u8>,
 }
 
-/// One value of the network's range [-1, 1] as a byte: round(127.5 (x + 1)), clamped to 0..=255.
+/// One value of the network's range `[-1, 1]` as a byte: round(127.5 (x + 1)), clamped to 0..=255.
 /// NaN becomes 0, so that a broken sample is black and not an error in the middle of a run.
 pub fn to_byte(x: f32) -> u8 {
     // A float cast saturates and maps NaN to 0.
@@ -100,7 +100,7 @@ impl Picture {
         }
     }
 
-    /// A picture from RGB bytes [height, width, 3].
+    /// A picture from RGB bytes `[height, width, 3]`.
     pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Result<Self, PictureError> {
         let expected = Self::filled(width, height, [0; 3])?.rgb.len();
         if rgb.len() != expected {
@@ -113,7 +113,7 @@ impl Picture {
         Ok(Self { width, height, rgb })
     }
 
-    /// The B pictures of a batch `data` [B, H, W, C] in [-1, 1], C = 1 (grey) or 3; see [`to_byte`].
+    /// The B pictures of a batch `data` `[B, H, W, C]` in `[-1, 1]`, C = 1 (grey) or 3; see [`to_byte`].
     pub fn from_batch(data: &[f32], [b, h, w, c]: [usize; 4]) -> Result<Vec<Self>, PictureError> {
         if c != 1 && c != 3 {
             return Err(PictureError::Channels { channels: c });
@@ -150,7 +150,7 @@ impl Picture {
         self.height
     }
 
-    /// The bytes [height, width, 3].
+    /// The bytes `[height, width, 3]`.
     pub fn rgb(&self) -> &[u8] {
         &self.rgb
     }

@@ -47,7 +47,7 @@ pub const MILESTONE: u64 = 10;
 pub struct TensorSpec {
     /// Such as `down_blocks.0.resnets.0.conv1.weight`.
     pub name: String,
-    /// Such as [128, 128, 3, 3]; empty for a scalar.
+    /// Such as `[128, 128, 3, 3]`; empty for a scalar.
     pub shape: Vec<usize>,
 }
 

@@ -77,7 +77,7 @@ impl Page {
         Ok(page)
     }
 
-    /// The page as a picture; `pictures` are in [-1, 1], [requests, size, size, 3] flattened.
+    /// The page as a picture; `pictures` are in `[-1, 1]`, `[requests, size, size, 3]` flattened.
     ///
     /// # Errors
     /// The pictures are not of that shape.

@@ -27,18 +27,18 @@ pub struct UNet {
 /// What the network reads.
 #[derive(Clone, Copy, Debug)]
 pub struct Inputs {
-    /// Noisy pictures [n, s, s, in].
+    /// Noisy pictures `[n, s, s, in]`.
     pub sample: Var,
-    /// Step indices t - 1, [n] (U32).
+    /// Step indices t - 1, `[n]` (U32).
     pub timestep: Var,
-    /// Conditioning tokens [n, l, width].
+    /// Conditioning tokens `[n, l, width]`.
     pub tokens: Var,
 }
 
 /// What the network makes.
 #[derive(Clone, Debug)]
 pub struct Outputs {
-    /// Predicted noise [n, s, s, out].
+    /// Predicted noise `[n, s, s, out]`.
     pub output: Var,
     /// Output of the middle block, where an attribute classifier reads.
     pub bottleneck: Var,

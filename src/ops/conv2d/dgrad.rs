@@ -1,5 +1,5 @@
 //! Input gradient of a 3x3 convolution:
-//! dact[n,h,w,c] = sum_{r,s,k} dy[n,h+1-r,w+1-s,k] w[k,r,s,c]; behind a doubling, summed over 2x2.
+//! `dact[n,h,w,c]` = sum_{r,s,k} `dy[n,h+1-r,w+1-s,k]` `w[k,r,s,c]`; behind a doubling, summed over 2x2.
 
 use super::tile::Tiles;
 use crate::device::call::Call;
@@ -12,7 +12,7 @@ use crate::ops::prologue::Loader;
 use crate::ops::prologue::Prologue;
 use crate::tape::{Mismatch, Op, TensorType, Workspace};
 
-/// Gradient of the activated input ([n, h, w, c], before doubling) from dy and the weight.
+/// Gradient of the activated input (`[n, h, w, c]`, before doubling) from dy and the weight.
 #[derive(Debug)]
 pub struct Conv2dDgrad {
     pub(super) upsample: bool,

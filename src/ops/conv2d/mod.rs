@@ -1,5 +1,5 @@
 //! 3x3 convolution, stride 1, zero padding 1:
-//! y[n,p,q,k] = b[k] + sum_{r,s,c} act(x)[n,p+r-1,q+s-1,c] w[k,r,s,c]  (+ residual).
+//! `y[n,p,q,k]` = `b[k]` + sum_{r,s,c} act(x)`[n,p+r-1,q+s-1,c]` `w[k,r,s,c]`  (+ residual).
 //!
 //! The input comes through a prologue (norm, SiLU, nearest doubling); padding is zero *after* it.
 //! The residual may be a tensor, a tensor to be doubled, or a tensor behind a 1x1 convolution whose
@@ -46,7 +46,7 @@ pub struct Extras<'a> {
     pub residual: Option<Residual>,
 }
 
-/// Records the convolution of `x` ([n, h, w, c]) with `weights` ([k, 3, 3, c], [k]).
+/// Records the convolution of `x` (`[n, h, w, c]`) with `weights` (`[k, 3, 3, c]`, `[k]`).
 ///
 /// # Errors
 /// Shapes that do not fit.

@@ -1,5 +1,5 @@
 //! Weight gradient of a 3x3 convolution:
-//! dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] act(x)[n,p+r-1,q+s-1,c], db[k] = sum dy[..,k].
+//! `dw[k,r,s,c]` = sum_{n,p,q} `dy[n,p,q,k]` act(x)`[n,p+r-1,q+s-1,c]`, `db[k]` = sum `dy[..,k]`.
 
 use super::tile::{Area, Tiles};
 use crate::device::call::Call;
@@ -32,7 +32,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// dw [k, 3, 3, c] and db [k]. Inputs: x, dy, the norm's operands.
+/// dw `[k, 3, 3, c]` and db `[k]`. Inputs: x, dy, the norm's operands.
 #[derive(Debug)]
 pub struct Conv2dWgrad {
     prologue: Prologue,

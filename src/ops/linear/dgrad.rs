@@ -13,7 +13,7 @@ pub(super) fn record(tape: &mut Tape, sets: &[(Var, Var)]) -> Result<Var, TapeEr
     tape.push_one(LinearDgrad { sets: sets.len() }, &inputs)
 }
 
-/// dx [.., in] from dy_i [.., out_i] and W_i [out_i, in]. Inputs: all dy, then all W.
+/// dx `[.., in]` from dy_i `[.., out_i]` and W_i `[out_i, in]`. Inputs: all dy, then all W.
 #[derive(Debug)]
 pub struct LinearDgrad {
     /// Number of layers.

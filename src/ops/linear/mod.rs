@@ -16,12 +16,12 @@ use crate::device::view::{Rows, RowsMut, Span};
 use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 
-/// Weight [out, in] and bias [out].
+/// Weight `[out, in]` and bias `[out]`.
 #[derive(Clone, Copy, Debug)]
 pub struct Weights {
-    /// [out, in], or [out, 1, 1, in] of a 1x1 convolution.
+    /// `[out, in]`, or `[out, 1, 1, in]` of a 1x1 convolution.
     pub w: Var,
-    /// [out].
+    /// `[out]`.
     pub b: Var,
 }
 
@@ -36,7 +36,7 @@ pub struct Extras<'a> {
     pub residual: Option<Var>,
 }
 
-/// Records linear layers that read the same `x` ([.., in]); returns one [.., out_i] for each.
+/// Records linear layers that read the same `x` (`[.., in]`); returns one `[.., out_i]` for each.
 ///
 /// # Errors
 /// Shapes that do not fit.

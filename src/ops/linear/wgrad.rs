@@ -29,7 +29,7 @@ pub(super) fn record(
     Ok(())
 }
 
-/// dW [out, in] and db [out] from x [.., in] and dy [.., out]. Inputs: x, dy, the norm's operands.
+/// dW `[out, in]` and db `[out]` from x `[.., in]` and dy `[.., out]`. Inputs: x, dy, the norm's operands.
 #[derive(Debug)]
 pub struct LinearWgrad {
     pub(super) prologue: Prologue,
