@@ -8,6 +8,7 @@ use crate::model::unet::{Inputs, Purpose};
 use crate::ops::latent_tokens::LatentTokens;
 use crate::rng::{Stream, split};
 use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::plan::Plan;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::sync::Arc;
 
@@ -64,13 +65,50 @@ pub struct Request {
 /// A network that predicts noise for a batch, again and again.
 pub struct Generator {
     exe: Executable,
+    vars: Recorded,
+    shape: [usize; 4],
+}
+
+/// Variables of a recorded prediction.
+struct Recorded {
     sample: Var,
     timestep: Var,
     attributes: Var,
     latents: Var,
     seed: Var,
     output: Var,
+}
+
+fn record(
+    net: &UNet,
+    conditioning: &Conditioning,
     shape: [usize; 4],
+) -> Result<(Tape, Recorded), TapeError> {
+    let (batch, k) = (shape[0], conditioning.attributes);
+    let mut tape = Tape::new();
+    let sample = tape.input("sample", TensorType::f32(&shape));
+    let timestep = tape.input("timestep", TensorType::u32(&[batch]));
+    let attributes = tape.input("attributes", TensorType::u8(&[batch, k]));
+    let latents = tape.input("latents", TensorType::u32(&[batch, 2]));
+    let seed = tape.input("seed", TensorType::u32(&[2]));
+    let op = conditioning.op(net.config().cross_attention_dim, Stream::LatentFresh);
+    let tokens = tape.push_one(op, &[attributes, seed, latents])?;
+    let inputs = Inputs {
+        sample,
+        timestep,
+        tokens,
+    };
+    let output = net.record(&mut tape, inputs, Purpose::Sample)?.output;
+    tape.keep(output);
+    let vars = Recorded {
+        sample,
+        timestep,
+        attributes,
+        latents,
+        seed,
+        output,
+    };
+    Ok((tape, vars))
 }
 
 impl Generator {
@@ -84,47 +122,34 @@ impl Generator {
         batch: usize,
         pool: &Arc<Pool>,
     ) -> Result<Self, GenerateError> {
+        let shape = Self::shape(net, batch);
+        let (tape, vars) = record(net, conditioning, shape)?;
+        let exe = Executable::new(tape, pool.clone())?;
+        Ok(Self { exe, vars, shape })
+    }
+
+    fn shape(net: &UNet, batch: usize) -> [usize; 4] {
         let config = net.config();
-        let shape = [
+        [
             batch,
             config.sample_size,
             config.sample_size,
             config.in_channels,
-        ];
-        let mut tape = Tape::new();
-        let sample = tape.input("sample", TensorType::f32(&shape));
-        let timestep = tape.input("timestep", TensorType::u32(&[batch]));
-        let attributes = tape.input(
-            "attributes",
-            TensorType::u8(&[batch, conditioning.attributes]),
-        );
-        let latents = tape.input("latents", TensorType::u32(&[batch, 2]));
-        let seed = tape.input("seed", TensorType::u32(&[2]));
-        let op = conditioning.op(config.cross_attention_dim, Stream::LatentFresh);
-        let tokens = tape.push_one(op, &[attributes, seed, latents])?;
-        let inputs = Inputs {
-            sample,
-            timestep,
-            tokens,
-        };
-        let output = net.record(&mut tape, inputs, Purpose::Sample)?.output;
-        tape.keep(output);
-        let exe = Executable::new(tape, pool.clone())?;
-        Ok(Self {
-            exe,
-            sample,
-            timestep,
-            attributes,
-            latents,
-            seed,
-            output,
-            shape,
-        })
+        ]
     }
 
-    /// Bytes of activations.
-    pub fn bytes(&self) -> usize {
-        self.exe.plan().peak_bytes
+    /// The memory plan of a generator of `batch` pictures, without allocating anything.
+    ///
+    /// # Errors
+    /// The configuration and the conditioning do not fit each other.
+    pub fn plan(
+        net: &UNet,
+        conditioning: &Conditioning,
+        batch: usize,
+        threads: usize,
+    ) -> Result<Plan, TapeError> {
+        let (tape, _) = record(net, conditioning, Self::shape(net, batch))?;
+        Ok(Plan::new(&tape, threads))
     }
 
     /// FLOPs of one prediction.
@@ -166,10 +191,10 @@ impl Generator {
             plan.start(samples, &mut x)?;
             self.condition(seed, chunk);
             for (i, step) in plan.steps().iter().enumerate() {
-                self.exe.write(self.sample, &x);
-                self.exe.write(self.timestep, &vec![step.t - 1; batch]);
+                self.exe.write(self.vars.sample, &x);
+                self.exe.write(self.vars.timestep, &vec![step.t - 1; batch]);
                 self.exe.run(state, weights);
-                let eps = self.exe.read(self.output);
+                let eps = self.exe.read(self.vars.output);
                 plan.advance(i, samples, &mut x, &eps, Some(&mut x0))?;
                 if !watch(i, &x0[..chunk.len() * elements], start) {
                     return Err(GenerateError::Stopped);
@@ -189,8 +214,8 @@ impl Generator {
         let latents: Vec<u32> = (0..self.batch())
             .flat_map(|i| split(request(i).latent))
             .collect();
-        self.exe.write(self.attributes, &attributes);
-        self.exe.write(self.latents, &latents);
-        self.exe.write(self.seed, &split(seed));
+        self.exe.write(self.vars.attributes, &attributes);
+        self.exe.write(self.vars.latents, &latents);
+        self.exe.write(self.vars.seed, &split(seed));
     }
 }
