@@ -299,7 +299,9 @@ fn go(
     watcher.progress.finish();
     let outcome = outcome?;
     let folder = run.path().display();
-    if outcome.finished {
+    if outcome.step == 0 && !outcome.finished {
+        say("stopped before the first step; nothing was trained");
+    } else if outcome.finished {
         say(&format!(
             "done: {} steps; samples, loss.png and checkpoints in {folder}",
             outcome.step

@@ -201,12 +201,18 @@ impl<'a> Trainer<'a> {
         let total = config.total_steps();
         let save_every = config.save_every.steps(config.batch);
         let sample_every = config.sample_every.steps(config.batch);
+        let page_due = |step: u64| step == total || step.is_multiple_of(sample_every);
+        let step = self.counters.step;
+        if step > 0 && page_due(step) && !self.run.sample_page(step).exists() {
+            // The run was stopped while it drew this page.
+            self.draw_page(stop, observer)?;
+        }
         while self.counters.step < total && !stop.load(Ordering::Relaxed) {
             self.one_step(total, observer)?;
             let step = self.counters.step;
             let last = step == total || stop.load(Ordering::Relaxed);
             let saves = last || step.is_multiple_of(save_every);
-            let samples = step == total || step.is_multiple_of(sample_every);
+            let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
                 let held_out = samples.then(|| self.held_out()).flatten();
                 self.log(held_out, observer)?;
@@ -214,7 +220,8 @@ impl<'a> Trainer<'a> {
             if samples {
                 self.draw_page(stop, observer)?;
             }
-            if saves {
+            // A page takes long enough to be stopped in its middle.
+            if saves || (samples && stop.load(Ordering::Relaxed)) {
                 self.save(save_every)?;
             }
         }
