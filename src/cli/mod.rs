@@ -68,8 +68,20 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::warn(&format!("error: {error:#}"));
+            terminal::warn(&format!("error: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each said once: many messages hold their cause's words already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }
