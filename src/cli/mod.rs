@@ -8,7 +8,9 @@ mod terminal;
 mod train;
 mod verify;
 
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Trains and samples diffusion models conditioned on Gaussian mixtures.
@@ -53,6 +55,33 @@ impl Device {
             Device::Cpu => "cpu",
         }
     }
+}
+
+/// Refuses a picture's path that could not be written to, before the work and not after it.
+fn check_out(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() || path.file_name().is_none() {
+        bail!(
+            "--out {shown}: that is a folder; expected a picture's file name, such as {shown}/faces.png"
+        );
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let folder = folder.display();
+        bail!(
+            "--out {shown}: there is no folder {folder}; make it first (mkdir -p {folder}), or choose another --out"
+        );
+    }
+    let probe = folder.join(format!(".gmmk.{}.tmp", std::process::id()));
+    std::fs::write(&probe, "")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| {
+            let folder = folder.display();
+            format!("--out {shown}: the folder {folder} cannot be written to; choose another --out")
+        })
 }
 
 /// Parses the command line and runs it: 0 done, 1 failed, 2 wrong usage.

@@ -1,7 +1,7 @@
 //! `gmmk sample`.
 
-use super::Device;
 use super::terminal::{Progress, say, stop_flag, warn};
+use super::{Device, check_out};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gmmk::data::{Candidates, parse_request};
@@ -44,6 +44,7 @@ enum Others {
 
 /// Options of `gmmk sample`.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct SampleArgs {
     /// A checkpoint, or a run's folder (its newest checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
@@ -98,6 +99,7 @@ const FRAMES: usize = 12;
 
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
+    check_out(&args.out)?;
     let found = checkpoint::resolve(&args.checkpoint)?;
     if let Some(note) = &found.note {
         warn(&format!("note: {note}"));
