@@ -42,6 +42,7 @@ enum Code {
 
 /// Options of `gmmk train`; the defaults stand in the run's config.toml.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct TrainArgs {
     /// The data set
     #[arg(value_enum)]
