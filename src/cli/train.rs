@@ -209,7 +209,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
             folder.display()
         );
     }
-    // What can be refused is refused before the folder is made.
+    // What can be refused is refused before the long work, and before the folder is made.
+    RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
     let packed = data::open(
         config.data,
