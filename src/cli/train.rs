@@ -3,21 +3,21 @@
 use super::Device;
 use super::data::{self, DataName};
 use super::terminal::{Progress, duration, say, stop_flag, warn};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use gmmk::data::Batch;
 use gmmk::device::pool::Pool;
 use gmmk::device::simd;
 use gmmk::diffusion::schedule::ScheduleSpec;
 use gmmk::gmm::latent::{LatentKind, short_latent_warning};
-use gmmk::model::NetworkConfig;
+use gmmk::model::{ConfigError, NetworkConfig};
 use gmmk::report::files::human_bytes;
 use gmmk::tape::Arena;
 use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
 use gmmk::train::metrics::MetricsRow;
-use gmmk::train::run_dir::RunDir;
+use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::step::TrainStep;
 use gmmk::train::trainer::{Observer, Trainer};
@@ -156,7 +156,10 @@ impl TrainArgs {
         if let Some(path) = &self.config {
             config = match path.extension().and_then(|e| e.to_str()) {
                 Some("json") => {
-                    let network = NetworkConfig::load(path)?;
+                    let network = NetworkConfig::load(path).map_err(|error| match error {
+                        ConfigError::Key { .. } => anyhow!("{}: {error}", path.display()),
+                        other => other.into(),
+                    })?;
                     config.network = Some(network_table(&network.to_json())?);
                     config.preset = path
                         .file_stem()
@@ -175,6 +178,7 @@ impl TrainArgs {
         }
         self.apply(&mut config);
         config.validate()?;
+        check_device(&config)?;
         Ok(config)
     }
 
@@ -191,6 +195,17 @@ impl TrainArgs {
         });
         Path::new("runs").join(name)
     }
+}
+
+/// A configuration may name a device that this program does not compute on.
+fn check_device(config: &RunConfig) -> Result<()> {
+    let device = &config.device;
+    if !matches!(device.as_str(), "auto" | "cpu") {
+        bail!(
+            "the configuration's device is `{device}`, but this version computes on the CPU only; choose --device cpu"
+        );
+    }
+    Ok(())
 }
 
 /// Runs `gmmk train`.
@@ -225,6 +240,29 @@ pub fn run(args: TrainArgs) -> Result<()> {
     go(&setup, &run, packed, None, &pool, memory)
 }
 
+/// The configuration of the run in `folder`, and what it becomes with the options given.
+fn resumed_config(args: &TrainArgs, folder: &Path) -> Result<(RunConfig, RunConfig)> {
+    let path = folder.join("config.toml");
+    if !path.is_file() {
+        return Err(RunDirError::NotARun {
+            path: folder.to_path_buf(),
+        }
+        .into());
+    }
+    let saved = RunConfig::load(&path)?;
+    let mut wanted = saved.clone();
+    let instead =
+        saved.data == DataKind::Faces && args.dataset == DataName::Celeba && args.data.is_none();
+    if !instead {
+        wanted.data = args.dataset.kind();
+    }
+    args.apply(&mut wanted);
+    resume_difference(&saved, &wanted)?;
+    wanted.validate()?;
+    check_device(&wanted)?;
+    Ok((saved, wanted))
+}
+
 fn resume(args: &TrainArgs) -> Result<()> {
     let folder = match args.folder(None) {
         // Without CelebA the run was named after the faces that took its place.
@@ -235,20 +273,12 @@ fn resume(args: &TrainArgs) -> Result<()> {
         }
         folder => folder,
     };
-    let run = RunDir::resume(&folder)?;
-    let saved = RunConfig::load(&run.config())?;
-    let mut wanted = saved.clone();
-    let instead =
-        saved.data == DataKind::Faces && args.dataset == DataName::Celeba && args.data.is_none();
-    if !instead {
-        wanted.data = args.dataset.kind();
-    }
-    args.apply(&mut wanted);
-    resume_difference(&saved, &wanted)?;
-    wanted.validate()?;
     if args.dry_run {
+        let (_, wanted) = resumed_config(args, &folder)?;
         return dry_run(wanted);
     }
+    let run = RunDir::resume(&folder)?;
+    let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
     let packed = data::open(
         wanted.data,
@@ -266,7 +296,15 @@ fn resume(args: &TrainArgs) -> Result<()> {
         if let Some(note) = found.note {
             warn(&format!("note: {note}"));
         }
-        Some(Checkpoint::open(&found.path)?)
+        let checkpoint = Checkpoint::open(&found.path)?;
+        resume_difference(&checkpoint.info().config, &setup.config).with_context(|| {
+            format!(
+                "{} belongs to another run than {}",
+                found.path.display(),
+                run.config().display()
+            )
+        })?;
+        Some(checkpoint)
     };
     if setup.config != saved {
         setup.config.save(&run.config())?;
