@@ -120,7 +120,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let mut trajectory = Trajectory::new(plan.steps().len());
     let elements = setup.net.config().sample_size.pow(2) * 3;
     let pictures = {
-        let stop = stop_flag();
+        let stop = stop_flag("stopping; no picture is written");
         let steps = plan.steps().len() as u64;
         let total = steps * requests.len().div_ceil(batch) as u64;
         let mut progress = Progress::new("sampling", total, Duration::from_secs(15));

@@ -93,18 +93,21 @@ impl Progress {
     }
 }
 
-/// A flag that the first Ctrl-C (or SIGTERM) sets; the second ends the program at once.
-pub fn stop_flag() -> Arc<AtomicBool> {
+/// A flag that the first Ctrl-C (or SIGTERM) sets, saying `what` happens now; the second ends the
+/// program at once.
+pub fn stop_flag(what: &'static str) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = flag.clone();
     let installed = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        warn("\nstopping after this step and saving; once more to quit at once");
+        warn(&format!("\n{what}; once more to quit at once"));
     });
     if let Err(error) = installed {
-        warn(&format!("note: Ctrl-C will not save ({error})"));
+        warn(&format!(
+            "note: Ctrl-C will end the program at once ({error})"
+        ));
     }
     flag
 }

@@ -327,10 +327,16 @@ fn go(
     let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), pool)?;
     if let Some(checkpoint) = &checkpoint {
         let step = checkpoint.info().counters.step;
-        warn(&format!("resuming at step {step} of {total}"));
+        if step < total {
+            warn(&format!("resuming at step {step} of {total}"));
+        } else {
+            warn(&format!(
+                "note: the run has taken {step} of its {total} steps; to go on, give it a longer --steps"
+            ));
+        }
     }
     drop(checkpoint);
-    let stop = stop_flag();
+    let stop = stop_flag("stopping after this step and saving");
     let mut watcher = Watcher {
         progress: Progress::new("training", total, Duration::from_secs(15)),
         last: None,
