@@ -304,6 +304,13 @@ fn resume(args: &TrainArgs) -> Result<()> {
                 run.config().display()
             )
         })?;
+        let (taken, total) = (checkpoint.info().counters.step, setup.config.total_steps());
+        if taken > total {
+            bail!(
+                "{} has taken {taken} steps already, more than the {total} asked for; give it a longer --steps",
+                folder.display()
+            );
+        }
         Some(checkpoint)
     };
     if setup.config != saved {
