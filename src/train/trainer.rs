@@ -90,6 +90,8 @@ pub struct Outcome {
 const LOG_EVERY: u64 = 10;
 /// Steps without a finite gradient before the run is given up.
 const PATIENCE: u64 = 100;
+/// Steps without a finite gradient that are told one by one.
+const NAMED_SKIPS: u64 = 10;
 /// Held-out pictures that are measured, at the most.
 const HELD_OUT: usize = 256;
 /// Steps of the sampler on the pages.
@@ -249,6 +251,12 @@ impl<'a> Trainer<'a> {
         } else {
             self.counters.skipped += 1;
             self.skipped_in_a_row += 1;
+            if self.counters.skipped <= NAMED_SKIPS {
+                observer.note(&format!(
+                    "note: the gradient of step {} is not finite; the weights stay as they are",
+                    self.counters.step
+                ));
+            }
             if self.skipped_in_a_row >= PATIENCE {
                 let (count, step) = (self.skipped_in_a_row, self.counters.step);
                 return Err(TrainError::Diverged { count, step });
