@@ -24,6 +24,11 @@ pub fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
+/// `1 picture`, `3 pictures`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// Seconds as people say them.
 pub fn duration(seconds: f64) -> String {
     let s = seconds.max(0.0);

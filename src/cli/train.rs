@@ -2,7 +2,7 @@
 
 use super::Device;
 use super::data::{self, DataName};
-use super::terminal::{Progress, duration, say, stop_flag, warn};
+use super::terminal::{Progress, counted, duration, say, stop_flag, warn};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use gmmk::data::Batch;
@@ -394,8 +394,8 @@ fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory
         human_bytes(memory.step as u64)
     ));
     warn(&format!(
-        "device: CPU, {} threads, {}",
-        pool.threads(),
+        "device: CPU, {}, {}",
+        counted(pool.threads(), "thread"),
         simd::level().name()
     ));
     let warnings = [
