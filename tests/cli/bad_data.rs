@@ -25,7 +25,13 @@ fn picture_path(data: &Path, i: usize) -> PathBuf {
 fn write_list(data: &Path, count: usize, change: impl Fn(usize, String) -> String) {
     let rows: String = (0..count)
         .map(|i| {
-            let value = |k: usize| if (i >> k) % 2 == 0 { "1" } else { "-1" };
+            let value = |k: usize| {
+                if (i >> k).is_multiple_of(2) {
+                    "1"
+                } else {
+                    "-1"
+                }
+            };
             let row = format!("{:06}.jpg {} {} {}", i + 1, value(0), value(1), value(2));
             change(i, row) + "\n"
         })

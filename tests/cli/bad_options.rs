@@ -146,6 +146,16 @@ fn samples_that_cannot_be_drawn_are_refused() {
     fails(dir.path(), &args, &["did you mean Smiling?"]);
 }
 
+#[test]
+fn a_rate_that_cannot_work_is_told() {
+    let dir = place();
+    let ran = done(
+        dir.path(),
+        &training("run", &["--lr", "1e30", "--steps", "4"]),
+    );
+    assert!(ran.err.contains("is not finite"), "{}", ran.err);
+}
+
 /// The superuser may write anywhere: then a file in the folder's place must do.
 #[test]
 fn a_folder_that_cannot_be_written_is_named() {

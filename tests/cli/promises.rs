@@ -189,6 +189,8 @@ fn what_may_differ_on_resume_and_what_may_not() {
         &celeba,
         &["data was \"faces\", now \"cifar10\""],
     );
+    let fewer = [&resume[..], &["--steps", "39"]].concat();
+    fails(dir.path(), &fewer, &["40 steps already", "longer --steps"]);
     let free = "--steps 42 --device cpu --threads 1 --sample-every 50 --save-every 50";
     let free: Vec<&str> = free.split(' ').collect();
     done(dir.path(), &[&resume[..], &free].concat());
