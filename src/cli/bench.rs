@@ -29,6 +29,7 @@ pub enum BenchCommand {
 
 /// What to measure.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct BenchArgs {
     /// The network
     #[arg(long, default_value = "tiny")]

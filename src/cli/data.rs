@@ -1,5 +1,6 @@
 //! `gmmk data`: pack a data set, describe it, look at it; and opening one for the other commands.
 
+use super::check_out;
 use super::terminal::{Progress, say, warn};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -66,6 +67,7 @@ pub enum DataCommand {
 
 /// Which data, at which size.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct DataArgs {
     /// The data set
     #[arg(value_enum)]
@@ -199,7 +201,10 @@ pub fn run(command: DataCommand) -> Result<()> {
             attributes,
             count,
             out,
-        } => preview(&data.open()?, attributes.as_deref(), count as usize, &out),
+        } => {
+            check_out(&out)?;
+            preview(&data.open()?, attributes.as_deref(), count as usize, &out)
+        }
     }
 }
 

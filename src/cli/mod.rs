@@ -8,7 +8,9 @@ mod terminal;
 mod train;
 mod verify;
 
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Trains and samples diffusion models conditioned on Gaussian mixtures.
@@ -55,6 +57,33 @@ impl Device {
     }
 }
 
+/// Refuses a picture's path that could not be written to, before the work and not after it.
+fn check_out(path: &Path) -> Result<()> {
+    let shown = path.display();
+    if path.is_dir() || path.file_name().is_none() {
+        bail!(
+            "--out {shown}: that is a folder; expected a picture's file name, such as {shown}/faces.png"
+        );
+    }
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !folder.is_dir() {
+        let folder = folder.display();
+        bail!(
+            "--out {shown}: there is no folder {folder}; make it first (mkdir -p {folder}), or choose another --out"
+        );
+    }
+    let probe = folder.join(format!(".gmmk.{}.tmp", std::process::id()));
+    std::fs::write(&probe, "")
+        .and_then(|()| std::fs::remove_file(&probe))
+        .with_context(|| {
+            let folder = folder.display();
+            format!("--out {shown}: the folder {folder} cannot be written to; choose another --out")
+        })
+}
+
 /// Parses the command line and runs it: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
@@ -68,8 +97,20 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            terminal::warn(&format!("error: {error:#}"));
+            terminal::warn(&format!("error: {}", sentence(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each said once: many messages hold their cause's words already.
+fn sentence(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
 }

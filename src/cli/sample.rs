@@ -1,7 +1,7 @@
 //! `gmmk sample`.
 
-use super::Device;
-use super::terminal::{Progress, say, stop_flag, warn};
+use super::terminal::{Progress, counted, say, stop_flag, warn};
+use super::{Device, check_out};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gmmk::data::{Candidates, parse_request};
@@ -44,6 +44,7 @@ enum Others {
 
 /// Options of `gmmk sample`.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct SampleArgs {
     /// A checkpoint, or a run's folder (its newest checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
@@ -98,6 +99,7 @@ const FRAMES: usize = 12;
 
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
+    check_out(&args.out)?;
     let found = checkpoint::resolve(&args.checkpoint)?;
     if let Some(note) = &found.note {
         warn(&format!("note: {note}"));
@@ -116,44 +118,32 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let batch = requests.len().min(BATCH);
     let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &pool)?;
     let mut trajectory = Trajectory::new(plan.steps().len());
-    let elements = setup.net.config().sample_size.pow(2) * 3;
-    let pictures = {
-        let stop = stop_flag();
-        let steps = plan.steps().len() as u64;
-        let total = steps * requests.len().div_ceil(batch) as u64;
-        let mut progress = Progress::new("sampling", total, Duration::from_secs(15));
-        let mut done = 0;
-        let weights = (&mut state, Arena::Ema);
-        let pictures = generator.draw(
-            weights,
-            &plan,
-            (args.seed, 0),
-            &requests,
-            |step, x0, first| {
-                done += 1;
-                progress.update(done, total, || "steps".into());
-                if args.trajectory && first == 0 {
-                    trajectory.keep(step, x0);
-                }
-                !stop.load(Ordering::Relaxed)
-            },
-        );
-        progress.finish();
-        pictures?
+    let mut keep = |step: usize, x0: &[f32]| {
+        if args.trajectory {
+            trajectory.keep(step, x0);
+        }
     };
+    let pictures = draw(
+        &mut generator,
+        &mut state,
+        &plan,
+        args.seed,
+        &requests,
+        &mut keep,
+    )?;
     let size = setup.net.config().sample_size;
     let pictures = Picture::from_batch(&pictures, [requests.len(), size, size, 3])?;
     let mut sheet = Sheet::new(pictures.len().min(8), size);
     sheet.title = Some(title(&args, info.counters.step, &plan));
     sheet.render(&pictures)?.save_png(&args.out)?;
     say(&format!(
-        "wrote {}: {} pictures",
+        "wrote {}: {}",
         args.out.display(),
-        pictures.len()
+        counted(pictures.len(), "picture")
     ));
     if args.trajectory {
         let path = beside(&args.out, "-trajectory");
-        trajectory.write(&plan, elements, size, &path)?;
+        trajectory.write(&plan, size, &path)?;
         say(&format!(
             "wrote {}: the estimate of the picture at {} steps",
             path.display(),
@@ -161,6 +151,34 @@ pub fn run(args: SampleArgs) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Draws the pictures of `requests` with the averaged weights, showing how far it is; `keep` gets
+/// the estimates of the first batch along the steps.
+fn draw(
+    generator: &mut Generator,
+    state: &mut State,
+    plan: &SamplerPlan,
+    seed: u64,
+    requests: &[Request],
+    keep: &mut dyn FnMut(usize, &[f32]),
+) -> Result<Vec<f32>> {
+    let stop = stop_flag("stopping; no picture is written");
+    let batches = requests.len().div_ceil(requests.len().clamp(1, BATCH)) as u64;
+    let total = plan.steps().len() as u64 * batches;
+    let mut progress = Progress::new("sampling", total, Duration::from_secs(15));
+    let mut done = 0;
+    let seen = |step: usize, x0: &[f32], first: usize| {
+        done += 1;
+        progress.update(done, total, || "steps".into());
+        if first == 0 {
+            keep(step, x0);
+        }
+        !stop.load(Ordering::Relaxed)
+    };
+    let pictures = generator.draw((state, Arena::Ema), plan, (seed, 0), requests, seen);
+    progress.finish();
+    Ok(pictures?)
 }
 
 fn title(args: &SampleArgs, step: u64, plan: &SamplerPlan) -> String {
@@ -263,7 +281,8 @@ impl Trajectory {
         }
     }
 
-    fn write(&self, plan: &SamplerPlan, elements: usize, size: usize, path: &Path) -> Result<()> {
+    fn write(&self, plan: &SamplerPlan, size: usize, path: &Path) -> Result<()> {
+        let elements = size * size * 3;
         let rows = (self.kept.first().map_or(0, |k| k.1.len()) / elements.max(1)).min(8);
         let mut pictures = Vec::new();
         for row in 0..rows {

@@ -1,15 +1,20 @@
 //! What a person sees: lines, bars, and signals.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Prints a line to standard output. A reader that went away ends the program quietly.
 pub fn say(text: &str) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    match writeln!(std::io::stdout(), "{text}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            warn(&format!("error: cannot write to standard output: {error}"));
+            std::process::exit(1);
+        }
     }
 }
 
@@ -17,6 +22,11 @@ pub fn say(text: &str) {
 pub fn warn(text: &str) {
     // Nobody is left to tell if this fails.
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// `1 picture`, `3 pictures`.
+pub fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Seconds as people say them.
@@ -88,18 +98,21 @@ impl Progress {
     }
 }
 
-/// A flag that the first Ctrl-C (or SIGTERM) sets; the second ends the program at once.
-pub fn stop_flag() -> Arc<AtomicBool> {
+/// A flag that the first Ctrl-C (or SIGTERM) sets, saying `what` happens now; the second ends the
+/// program at once.
+pub fn stop_flag(what: &'static str) -> Arc<AtomicBool> {
     let flag = Arc::new(AtomicBool::new(false));
     let seen = flag.clone();
     let installed = ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::SeqCst) {
             std::process::exit(130);
         }
-        warn("\nstopping after this step and saving; once more to quit at once");
+        warn(&format!("\n{what}; once more to quit at once"));
     });
     if let Err(error) = installed {
-        warn(&format!("note: Ctrl-C will not save ({error})"));
+        warn(&format!(
+            "note: Ctrl-C will end the program at once ({error})"
+        ));
     }
     flag
 }

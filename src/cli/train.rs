@@ -2,22 +2,22 @@
 
 use super::Device;
 use super::data::{self, DataName};
-use super::terminal::{Progress, duration, say, stop_flag, warn};
-use anyhow::{Context, Result, bail};
+use super::terminal::{Progress, counted, duration, say, stop_flag, warn};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use gmmk::data::Batch;
 use gmmk::device::pool::Pool;
 use gmmk::device::simd;
 use gmmk::diffusion::schedule::ScheduleSpec;
 use gmmk::gmm::latent::{LatentKind, short_latent_warning};
-use gmmk::model::NetworkConfig;
+use gmmk::model::{ConfigError, NetworkConfig};
 use gmmk::report::files::human_bytes;
 use gmmk::tape::Arena;
 use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
 use gmmk::train::metrics::MetricsRow;
-use gmmk::train::run_dir::RunDir;
+use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::step::TrainStep;
 use gmmk::train::trainer::{Observer, Trainer};
@@ -42,6 +42,7 @@ enum Code {
 
 /// Options of `gmmk train`; the defaults stand in the run's config.toml.
 #[derive(Args)]
+#[command(allow_negative_numbers = true)]
 pub struct TrainArgs {
     /// The data set
     #[arg(value_enum)]
@@ -155,7 +156,10 @@ impl TrainArgs {
         if let Some(path) = &self.config {
             config = match path.extension().and_then(|e| e.to_str()) {
                 Some("json") => {
-                    let network = NetworkConfig::load(path)?;
+                    let network = NetworkConfig::load(path).map_err(|error| match error {
+                        ConfigError::Key { .. } => anyhow!("{}: {error}", path.display()),
+                        other => other.into(),
+                    })?;
                     config.network = Some(network_table(&network.to_json())?);
                     config.preset = path
                         .file_stem()
@@ -174,6 +178,7 @@ impl TrainArgs {
         }
         self.apply(&mut config);
         config.validate()?;
+        check_device(&config)?;
         Ok(config)
     }
 
@@ -192,6 +197,17 @@ impl TrainArgs {
     }
 }
 
+/// A configuration may name a device that this program does not compute on.
+fn check_device(config: &RunConfig) -> Result<()> {
+    let device = &config.device;
+    if !matches!(device.as_str(), "auto" | "cpu") {
+        bail!(
+            "the configuration's device is `{device}`, but this version computes on the CPU only; choose --device cpu"
+        );
+    }
+    Ok(())
+}
+
 /// Runs `gmmk train`.
 pub fn run(args: TrainArgs) -> Result<()> {
     if args.resume {
@@ -208,7 +224,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
             folder.display()
         );
     }
-    // What can be refused is refused before the folder is made.
+    // What can be refused is refused before the long work, and before the folder is made.
+    RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
     let packed = data::open(
         config.data,
@@ -223,6 +240,29 @@ pub fn run(args: TrainArgs) -> Result<()> {
     go(&setup, &run, packed, None, &pool, memory)
 }
 
+/// The configuration of the run in `folder`, and what it becomes with the options given.
+fn resumed_config(args: &TrainArgs, folder: &Path) -> Result<(RunConfig, RunConfig)> {
+    let path = folder.join("config.toml");
+    if !path.is_file() {
+        return Err(RunDirError::NotARun {
+            path: folder.to_path_buf(),
+        }
+        .into());
+    }
+    let saved = RunConfig::load(&path)?;
+    let mut wanted = saved.clone();
+    let instead =
+        saved.data == DataKind::Faces && args.dataset == DataName::Celeba && args.data.is_none();
+    if !instead {
+        wanted.data = args.dataset.kind();
+    }
+    args.apply(&mut wanted);
+    resume_difference(&saved, &wanted)?;
+    wanted.validate()?;
+    check_device(&wanted)?;
+    Ok((saved, wanted))
+}
+
 fn resume(args: &TrainArgs) -> Result<()> {
     let folder = match args.folder(None) {
         // Without CelebA the run was named after the faces that took its place.
@@ -233,20 +273,12 @@ fn resume(args: &TrainArgs) -> Result<()> {
         }
         folder => folder,
     };
-    let run = RunDir::resume(&folder)?;
-    let saved = RunConfig::load(&run.config())?;
-    let mut wanted = saved.clone();
-    let instead =
-        saved.data == DataKind::Faces && args.dataset == DataName::Celeba && args.data.is_none();
-    if !instead {
-        wanted.data = args.dataset.kind();
-    }
-    args.apply(&mut wanted);
-    resume_difference(&saved, &wanted)?;
-    wanted.validate()?;
     if args.dry_run {
+        let (_, wanted) = resumed_config(args, &folder)?;
         return dry_run(wanted);
     }
+    let run = RunDir::resume(&folder)?;
+    let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
     let packed = data::open(
         wanted.data,
@@ -264,7 +296,22 @@ fn resume(args: &TrainArgs) -> Result<()> {
         if let Some(note) = found.note {
             warn(&format!("note: {note}"));
         }
-        Some(Checkpoint::open(&found.path)?)
+        let checkpoint = Checkpoint::open(&found.path)?;
+        resume_difference(&checkpoint.info().config, &setup.config).with_context(|| {
+            format!(
+                "{} belongs to another run than {}",
+                found.path.display(),
+                run.config().display()
+            )
+        })?;
+        let (taken, total) = (checkpoint.info().counters.step, setup.config.total_steps());
+        if taken > total {
+            bail!(
+                "{} has taken {taken} steps already, more than the {total} asked for; give it a longer --steps",
+                folder.display()
+            );
+        }
+        Some(checkpoint)
     };
     if setup.config != saved {
         setup.config.save(&run.config())?;
@@ -287,10 +334,16 @@ fn go(
     let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), pool)?;
     if let Some(checkpoint) = &checkpoint {
         let step = checkpoint.info().counters.step;
-        warn(&format!("resuming at step {step} of {total}"));
+        if step < total {
+            warn(&format!("resuming at step {step} of {total}"));
+        } else {
+            warn(&format!(
+                "note: the run has taken {step} of its {total} steps; to go on, give it a longer --steps"
+            ));
+        }
     }
     drop(checkpoint);
-    let stop = stop_flag();
+    let stop = stop_flag("stopping after this step and saving");
     let mut watcher = Watcher {
         progress: Progress::new("training", total, Duration::from_secs(15)),
         last: None,
@@ -299,7 +352,9 @@ fn go(
     watcher.progress.finish();
     let outcome = outcome?;
     let folder = run.path().display();
-    if outcome.finished {
+    if outcome.step == 0 && !outcome.finished {
+        say("stopped before the first step; nothing was trained");
+    } else if outcome.finished {
         say(&format!(
             "done: {} steps; samples, loss.png and checkpoints in {folder}",
             outcome.step
@@ -339,8 +394,8 @@ fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory
         human_bytes(memory.step as u64)
     ));
     warn(&format!(
-        "device: CPU, {} threads, {}",
-        pool.threads(),
+        "device: CPU, {}, {}",
+        counted(pool.threads(), "thread"),
         simd::level().name()
     ));
     let warnings = [

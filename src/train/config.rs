@@ -378,7 +378,7 @@ impl RunConfig {
             table.insert(key.clone(), value);
             config = table
                 .try_into()
-                .map_err(|e: toml::de::Error| bad(&key, e.message().trim().to_owned()))?;
+                .map_err(|e: toml::de::Error| bad(&key, error::plain(e.message())))?;
         }
         match config.validate() {
             Err(ConfigError::Invalid {
@@ -497,7 +497,7 @@ mod tests {
             ("zzzzzzzz = 3", &["expected one of program, data"]),
             (
                 "batch = \"x\"",
-                &["config.toml:3", "`batch`", "string", "u64"],
+                &["config.toml:3", "`batch`", "string", "a whole number"],
             ),
             ("batch = 0", &["config.toml:3", "`batch`", "found 0"]),
             ("batch = -1", &["`batch`", "-1"]),
@@ -519,7 +519,7 @@ mod tests {
             ("seed = -1", &["`seed`", "0 or above"]),
             ("seed = \"x\"", &["`seed`", "2^64"]),
             ("device = \"gpu\"", &["`device`", "cuda:N"]),
-            ("flip = 1", &["`flip`", "boolean"]),
+            ("flip = 1", &["`flip`", "true or false"]),
             ("batch = 1\nbatch = 2", &["config.toml:4", "TOML"]),
             ("batch = ", &["config.toml:3", "TOML"]),
         ] {

@@ -44,15 +44,29 @@ impl RunDir {
     /// The folder of a new run, with `checkpoints` and `samples` in it. Errors: it holds files.
     pub fn create(path: &Path) -> Result<Self, RunDirError> {
         fs::create_dir_all(path).map_err(io_error(path, 0, "create the run's folder"))?;
-        let fail = io_error(path, 0, "list the run's folder");
-        for entry in fs::read_dir(path).map_err(fail)? {
-            if entry.map_err(fail)?.file_name() != LOCK {
-                return Err(RunDirError::Exists {
-                    path: path.to_path_buf(),
-                });
-            }
+        refuse_used(path)?;
+        let run = Self::with(path, lock(path)?)?;
+        remove_leftovers(path)?;
+        Ok(run)
+    }
+
+    /// Whether [`RunDir::create`] would succeed now; leaves nothing behind. For asking before long
+    /// work. Errors: the folder holds files, or cannot be made or written to.
+    pub fn check_new(path: &Path) -> Result<(), RunDirError> {
+        if path.exists() {
+            refuse_used(path)?;
         }
-        Self::with(path, lock(path)?)
+        let mut existing = path;
+        while !existing.exists() {
+            existing = match existing.parent() {
+                Some(parent) if !parent.as_os_str().is_empty() => parent,
+                _ => Path::new("."),
+            };
+        }
+        let probe = existing.join(format!(".gmmk.{}.tmp", std::process::id()));
+        let fail = io_error(path, 0, "create the run's folder");
+        fs::create_dir(&probe).map_err(fail)?;
+        Ok(fs::remove_dir(&probe).map_err(fail)?)
     }
 
     /// The folder of a run to resume; removes the temporary files that a crash left in it.
@@ -128,6 +142,29 @@ impl RunDir {
 
 const LOCK: &str = ".lock";
 
+/// Refuses a folder that holds anything but what a run leaves that was killed while it began.
+fn refuse_used(path: &Path) -> Result<(), RunDirError> {
+    let fail = io_error(path, 0, "list the run's folder");
+    for entry in fs::read_dir(path).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_empty =
+            || fs::read_dir(entry.path()).is_ok_and(|mut entries| entries.next().is_none());
+        let begun = match &*name {
+            LOCK => true,
+            "checkpoints" | "samples" => is_empty(),
+            _ => name.starts_with(".config.toml."),
+        };
+        if !begun {
+            return Err(RunDirError::Exists {
+                path: path.to_path_buf(),
+            });
+        }
+    }
+    Ok(())
+}
+
 /// The system releases the lock with the process, however that ends; the empty file stays.
 fn lock(path: &Path) -> Result<File, RunDirError> {
     let file = path.join(LOCK);
@@ -171,6 +208,22 @@ mod tests {
         fs::write(&leftover, "half").unwrap();
         RunDir::resume(&path).unwrap();
         assert!(!leftover.exists());
+    }
+
+    #[test]
+    fn a_run_killed_while_it_began_is_no_obstacle() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        drop(RunDir::create(&path).unwrap());
+        let half = path.join(".config.toml.12.tmp");
+        fs::write(&half, "data").unwrap();
+        RunDir::check_new(&path).unwrap();
+        drop(RunDir::create(&path).unwrap());
+        assert!(!half.exists());
+        fs::write(path.join("samples/mine.png"), "x").unwrap();
+        assert!(RunDir::check_new(&path).is_err());
+        RunDir::check_new(&dir.path().join("b/c")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub struct Outcome {
 const LOG_EVERY: u64 = 10;
 /// Steps without a finite gradient before the run is given up.
 const PATIENCE: u64 = 100;
+/// Steps without a finite gradient that are told one by one.
+const NAMED_SKIPS: u64 = 10;
 /// Held-out pictures that are measured, at the most.
 const HELD_OUT: usize = 256;
 /// Steps of the sampler on the pages.
@@ -201,12 +203,18 @@ impl<'a> Trainer<'a> {
         let total = config.total_steps();
         let save_every = config.save_every.steps(config.batch);
         let sample_every = config.sample_every.steps(config.batch);
+        let page_due = |step: u64| step == total || step.is_multiple_of(sample_every);
+        let step = self.counters.step;
+        if step > 0 && page_due(step) && !self.run.sample_page(step).exists() {
+            // The run was stopped while it drew this page.
+            self.draw_page(stop, observer)?;
+        }
         while self.counters.step < total && !stop.load(Ordering::Relaxed) {
             self.one_step(total, observer)?;
             let step = self.counters.step;
             let last = step == total || stop.load(Ordering::Relaxed);
             let saves = last || step.is_multiple_of(save_every);
-            let samples = step == total || step.is_multiple_of(sample_every);
+            let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
                 let held_out = samples.then(|| self.held_out()).flatten();
                 self.log(held_out, observer)?;
@@ -214,7 +222,8 @@ impl<'a> Trainer<'a> {
             if samples {
                 self.draw_page(stop, observer)?;
             }
-            if saves {
+            // A page takes long enough to be stopped in its middle.
+            if saves || (samples && stop.load(Ordering::Relaxed)) {
                 self.save(save_every)?;
             }
         }
@@ -242,6 +251,12 @@ impl<'a> Trainer<'a> {
         } else {
             self.counters.skipped += 1;
             self.skipped_in_a_row += 1;
+            if self.counters.skipped <= NAMED_SKIPS {
+                observer.note(&format!(
+                    "note: the gradient of step {} is not finite; the weights stay as they are",
+                    self.counters.step
+                ));
+            }
             if self.skipped_in_a_row >= PATIENCE {
                 let (count, step) = (self.skipped_in_a_row, self.counters.step);
                 return Err(TrainError::Diverged { count, step });

@@ -39,7 +39,7 @@ pub enum CheckpointError {
         expected: u32,
     },
     /// A checkpoint that is not what was written.
-    #[error("{}: damaged at {place}: found {found}; expected {expected}: use another checkpoint of the run", path.display())]
+    #[error("{}: damaged at {place}: found {found}; expected {expected}: use another checkpoint of the run (to resume from the one before it, delete this file)", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,

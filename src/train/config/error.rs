@@ -97,3 +97,14 @@ fn list(differences: &[Difference]) -> String {
         .map(|d| format!("{} was {}, now {}", d.key, d.saved, d.wanted));
     each.collect::<Vec<_>>().join("; ")
 }
+
+/// A parser's message without the names that Rust has for numbers.
+pub(super) fn plain(message: &str) -> String {
+    let whole = "expected a whole number, 0 or above";
+    message
+        .trim()
+        .replace("expected u64", whole)
+        .replace("expected u32", whole)
+        .replace("expected f64", "expected a number")
+        .replace("expected a boolean", "expected true or false")
+}
