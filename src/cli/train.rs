@@ -387,11 +387,12 @@ fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory
     ));
     let name = &setup.config.preset;
     warn(&format!(
-        "{name}: {:.2} M parameters; {} (weights and optimizer {}, step {})",
+        "{name}: {:.2} M parameters; {} of memory (weights and optimizer {}, step {}, measuring {})",
         setup.net.table().count() as f64 / 1e6,
         human_bytes(memory.total() as u64),
         human_bytes(memory.parameters as u64),
-        human_bytes(memory.step as u64)
+        human_bytes(memory.step as u64),
+        human_bytes(memory.measuring as u64)
     ));
     warn(&format!(
         "device: CPU, {}, {}",
@@ -441,14 +442,17 @@ fn dry_run(config: RunConfig) -> Result<()> {
     say(config.to_toml()?.trim_end());
     let memory = setup.check_memory(pool.threads())?;
     say(&format!(
-        "\nmemory: {} = weights, gradients, moments and average {} + step {} (at least {}, unshared {})",
+        "\nmemory: {} = weights, gradients, moments and average {} + step {} (at least {}, unshared {}) + measuring {}",
         human_bytes(memory.total() as u64),
         human_bytes(memory.parameters as u64),
         human_bytes(memory.step as u64),
         human_bytes(memory.step_bound as u64),
-        human_bytes(memory.step_separate as u64)
+        human_bytes(memory.step_separate as u64),
+        human_bytes(memory.measuring as u64)
     ));
-    let trial = config.batch.min(2);
+    // As many pictures of the batch as make a trial of about a second.
+    let per_picture = memory.flops / config.batch;
+    let trial = (100_000_000_000 / per_picture.max(1)).clamp(1, config.batch);
     let seconds = trial_step(&setup, trial as usize, &pool)? / trial as f64;
     let rate = 1.0 / seconds;
     let total = config.total_steps();

@@ -4,6 +4,7 @@
 //! and sums over tasks are made afterwards in task order.
 
 use super::view::{RowsMut, Split};
+use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A fixed set of worker threads.
@@ -55,7 +56,7 @@ impl Pool {
     /// number of tasks. Each worker has its own slice of `scratch`, with what the last task left.
     ///
     /// # Panics
-    /// If the outputs disagree about the number of tasks.
+    /// If the outputs disagree about the number of tasks, or `f` calls this again.
     pub fn run<F>(&self, outputs: &[Split<'_>], scratch: &mut [f32], f: F)
     where
         F: Fn(usize, &mut Parts<'_>, &mut [f32]) + Sync,
@@ -78,10 +79,12 @@ impl Pool {
             share,
         };
         let next = AtomicUsize::new(0);
-        self.threads.broadcast(|context| {
-            // SAFETY: worker indices are distinct and below `threads`; `scratch` is borrowed
-            // mutably until the broadcast ends.
-            let mine = unsafe { shares.of(context.index()) };
+        let work = || {
+            let worker = rayon::current_thread_index().unwrap_or_default();
+            let _mine_alone = Busy::enter();
+            // SAFETY: `fan_out` runs `work` on workers of this pool only, and `Busy` stops a second
+            // one on the same worker; `scratch` is borrowed until all are done.
+            let mine = unsafe { shares.of(worker) };
             loop {
                 let task = next.fetch_add(1, Ordering::Relaxed);
                 if task >= tasks {
@@ -89,8 +92,43 @@ impl Pool {
                 }
                 f(task, &mut Parts { outputs, task }, mine);
             }
-        });
+        };
+        self.threads.install(|| fan_out(workers, &work));
     }
+}
+
+thread_local! {
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Marks this thread as running tasks.
+struct Busy;
+
+impl Busy {
+    fn enter() -> Self {
+        assert!(
+            !BUSY.replace(true),
+            "a task may not start a loop of its own"
+        );
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.set(false);
+    }
+}
+
+/// Offers `work` to `copies` workers. Those that are not free in time are not waited for: what
+/// nobody took runs here, and finds nothing left to do.
+fn fan_out(copies: usize, work: &(impl Fn() + Sync)) {
+    if copies <= 1 {
+        work();
+        return;
+    }
+    let half = copies / 2;
+    rayon::join(|| fan_out(copies - half, work), || fan_out(half, work));
 }
 
 /// Processors this process may use.

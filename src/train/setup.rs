@@ -1,10 +1,10 @@
 //! From a configuration and a data set to everything a run is made of.
 
 use super::config::RunConfig;
-use super::step::{Recipe, plan};
+use super::step::{Recipe, plan, probe_plan};
 use crate::data::Packed;
 use crate::device::memory::available_bytes;
-use crate::diffusion::generate::Conditioning;
+use crate::diffusion::generate::{Conditioning, Generator};
 use crate::diffusion::schedule::{Schedule, ScheduleError};
 use crate::model::preset::{PRESETS, Preset};
 use crate::model::{ConfigError, NetworkConfig, UNet};
@@ -106,6 +106,11 @@ pub struct Setup {
     pub conditioning: Conditioning,
 }
 
+/// Pictures of a sample page that are drawn at a time, in a run with this batch.
+pub fn page_batch(batch: usize) -> usize {
+    batch.min(12)
+}
+
 /// Memory of a run in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -117,6 +122,8 @@ pub struct Memory {
     pub step_bound: usize,
     /// What the step would take if no two tensors shared memory.
     pub step_separate: usize,
+    /// Activations of the sample pages and of the held-out measurement.
+    pub measuring: usize,
     /// FLOPs of a training step.
     pub flops: u64,
 }
@@ -124,7 +131,7 @@ pub struct Memory {
 impl Memory {
     /// All of it.
     pub fn total(&self) -> usize {
-        self.parameters + self.step
+        self.parameters + self.step + self.measuring
     }
 }
 
@@ -203,6 +210,9 @@ impl Setup {
             step: plan.peak_bytes,
             step_bound: plan.bound_bytes,
             step_separate: plan.separate_bytes,
+            measuring: probe_plan(&self.recipe(), batch, threads)?.peak_bytes
+                + Generator::plan(&self.net, &self.conditioning, page_batch(batch), threads)?
+                    .peak_bytes,
             flops: plan.flops,
         })
     }

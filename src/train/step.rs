@@ -253,11 +253,34 @@ impl TrainStep {
 /// The loss on given pictures at given time steps: the held-out measurement.
 pub struct LossProbe {
     exe: Executable,
+    vars: ProbeVars,
+    seed: u64,
+    fresh: bool,
+}
+
+/// Variables of a recorded measurement.
+struct ProbeVars {
     feed: Feed,
     t: Var,
     losses: Var,
-    seed: u64,
-    fresh: bool,
+}
+
+fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), TapeError> {
+    let mut tape = Tape::new();
+    let feed = Feed::declare(&mut tape, recipe.net, recipe.conditioning.attributes, batch);
+    let t = tape.input("t", TensorType::u32(&[batch]));
+    let [output, noise] = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
+    let [_, losses] = mse(&mut tape, output, noise)?;
+    tape.keep(losses);
+    Ok((tape, ProbeVars { feed, t, losses }))
+}
+
+/// The memory plan of the held-out measurement, without allocating anything.
+///
+/// # Errors
+/// Operands that do not fit.
+pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
+    Ok(Plan::new(&record_probe(recipe, batch)?.0, threads))
 }
 
 impl LossProbe {
@@ -266,20 +289,14 @@ impl LossProbe {
     /// # Errors
     /// Operands that do not fit; not enough memory.
     pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
-        let mut tape = Tape::new();
-        let feed = Feed::declare(&mut tape, recipe.net, recipe.conditioning.attributes, batch);
-        let t = tape.input("t", TensorType::u32(&[batch]));
-        let [output, noise] = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
-        let [_, losses] = mse(&mut tape, output, noise)?;
-        tape.keep(losses);
+        let (tape, vars) = record_probe(recipe, batch)?;
         let exe = Executable::new(tape, pool.clone())?;
         let fresh = recipe.config.latent == LatentKind::Fresh;
+        let seed = recipe.config.seed;
         Ok(Self {
             exe,
-            feed,
-            t,
-            losses,
-            seed: recipe.config.seed,
+            vars,
+            seed,
             fresh,
         })
     }
@@ -293,9 +310,11 @@ impl LossProbe {
     ) -> Vec<f32> {
         let fresh: Vec<u64> = (batch.first_sample..).take(batch.rows.len()).collect();
         let latents = if self.fresh { &fresh } else { &batch.rows };
-        self.feed.write(&mut self.exe, batch, latents, self.seed);
-        self.exe.write(self.t, t);
+        self.vars
+            .feed
+            .write(&mut self.exe, batch, latents, self.seed);
+        self.exe.write(self.vars.t, t);
         self.exe.run(state, weights);
-        self.exe.read(self.losses)
+        self.exe.read(self.vars.losses)
     }
 }

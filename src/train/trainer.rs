@@ -4,7 +4,7 @@ use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Count
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
 use super::run_dir::RunDir;
-use super::setup::Setup;
+use super::setup::{Setup, page_batch};
 use super::step::{LossProbe, StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
 use super::tensors::{StateTensors, restore, restore_counters};
@@ -96,8 +96,6 @@ const NAMED_SKIPS: u64 = 10;
 const HELD_OUT: usize = 256;
 /// Steps of the sampler on the pages.
 const PAGE_STEPS: u32 = 50;
-/// Pictures of a page drawn at a time, at the most.
-const PAGE_BATCH: u64 = 12;
 /// Sample numbers of held-out pictures start here, far from those of training.
 const HELD_OUT_SAMPLES: u64 = 1 << 48;
 /// Training rows that a checkpoint keeps.
@@ -461,7 +459,7 @@ impl Pages {
             &rows,
             setup.config.seed,
         )?;
-        let batch = setup.config.batch.min(PAGE_BATCH) as usize;
+        let batch = page_batch(setup.config.batch as usize);
         let generator = Generator::new(&setup.net, &setup.conditioning, batch, pool)?;
         let steps = setup.schedule.t_max().min(PAGE_STEPS);
         // Early in a run ancestral sampling is the cleanest: its fresh noise covers old mistakes.
