@@ -63,25 +63,30 @@ impl Axis {
         window.values.clear();
         window.values.resize(below + above + 1, 1.0);
         let (left, right) = window.values.split_at_mut(below);
-        self.side(-u, left.iter_mut().rev());
-        self.side(u, right[1..].iter_mut());
+        self.side(u, &mut right[1..]);
+        self.side(-u, left);
+        left.reverse();
         -0.5 * u * u
     }
 
     /// Ratios 1, 2, ... steps away, on the side where a positive u is nearer.
-    fn side<'a>(&self, u: f64, out: impl Iterator<Item = &'a mut f64>) {
+    fn side(&self, u: f64, out: &mut [f64]) {
         if self.r < DIRECT_R {
-            for (k, out) in out.enumerate() {
+            for (k, out) in out.iter_mut().enumerate() {
                 let step = (k + 1) as f64 / self.r;
                 *out = (step * (u - 0.5 * step)).exp();
             }
             return;
         }
-        let growth = (u / self.r).exp();
-        let mut power = 1.0;
-        for (out, table) in out.zip(&self.table[1..]) {
-            power *= growth;
-            *out = power * table;
+        // Four powers side by side: one product would wait for the other.
+        let one = (u / self.r).exp();
+        let four = (one * one) * (one * one);
+        let mut powers = [one, one * one, one * one * one, four];
+        for (out, table) in out.chunks_mut(4).zip(self.table[1..].chunks(4)) {
+            for ((out, table), power) in out.iter_mut().zip(table).zip(&mut powers) {
+                *out = *power * table;
+                *power *= four;
+            }
         }
     }
 }

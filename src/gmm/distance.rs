@@ -229,13 +229,21 @@ impl Pair {
 
     /// `A(x) = sum_n d_n s_n (z Phi(z) + phi0(z))`, the antiderivative of D, at x counted from `middle`.
     pub(super) fn antiderivative(&self, x: f64) -> f64 {
+        self.difference_and_integral(x)[1]
+    }
+
+    /// D and A at x counted from `middle`, for little more than one of them.
+    pub(super) fn difference_and_integral(&self, x: f64) -> [f64; 2] {
         let (first, last) = self.window(x);
-        let near = (first..last).map(|n| {
-            let z = (x - self.mu[n]) / self.sigma[n];
-            self.d[n] * self.sigma[n] * normal::cdf_integral(z)
-        });
         let [d, moment] = self.before[first];
-        x * d - moment + near.sum::<f64>()
+        let (mut difference, mut integral) = (d, x * d - moment);
+        for n in first..last {
+            let z = (x - self.mu[n]) / self.sigma[n];
+            let cdf = normal::cdf(z);
+            difference += self.d[n] * cdf;
+            integral += self.d[n] * self.sigma[n] * (z * cdf + normal::density(z));
+        }
+        [difference, integral]
     }
 
     fn density_difference(&self, x: f64) -> f64 {

@@ -19,6 +19,7 @@ use rayon::prelude::*;
 
 use super::basis::{Axis, Basis};
 use super::mixture::{Mixture, MixtureError, check_finite};
+use super::ngmg::dot;
 
 /// Largest number of components.
 pub const MAX_COMPONENTS: usize = 1_000_000;
@@ -427,8 +428,7 @@ fn em_step(x: &[f64], basis: &Basis, pi: &[f64]) -> Vec<f64> {
         basis.prepare(x, &mut scratch.windows);
         let mut sum = 0.0;
         basis.runs(&scratch.windows, |start, factor, values| {
-            let weighted = pi[start..].iter().zip(values);
-            sum += factor * weighted.map(|(p, v)| p * v).sum::<f64>();
+            sum += factor * dot(values, &pi[start..start + values.len()]);
         });
         if sum < TINY_SUM {
             return responsibilities(x, basis, pi, &mut scratch.logs, sums);

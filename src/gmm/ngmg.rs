@@ -462,7 +462,7 @@ fn uniform_step(mu: &[f64]) -> Option<f64> {
 }
 
 /// Four sums side by side: a single one waits for every addition.
-fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     let mut sums = [0.0; 4];
     let (wide, rest) = (a.chunks_exact(4), a.chunks_exact(4).remainder());
     for (a, b) in wide.zip(b.chunks_exact(4)) {

@@ -148,8 +148,14 @@ pub fn w1_samples(g: &Mixture, samples: &[f64]) -> Result<f64, DistanceError> {
         .into_par_iter()
         .map(|task| {
             let gaps = task * CHUNK..gaps.min((task + 1) * CHUNK);
-            gaps.map(|i| cumulative.gap([x[i], x[i + 1]], (i + 1) as f64 / count))
-                .sum()
+            let mut left = cumulative.values(x[gaps.start]);
+            let gap = |i: usize| {
+                let right = cumulative.values(x[i + 1]);
+                let value = cumulative.gap([x[i], x[i + 1]], [left, right], (i + 1) as f64 / count);
+                left = right;
+                value
+            };
+            gaps.map(gap).sum()
         })
         .collect();
     Ok(below + parts.iter().sum::<f64>() + above)
@@ -177,17 +183,20 @@ impl Cumulative {
         self.pair.antiderivative(x - self.pair.middle)
     }
 
-    /// The integral of |G - level| over [a, b].
-    fn gap(&self, [a, b]: [f64; 2], level: f64) -> f64 {
-        if a == b {
-            return 0.0;
-        }
-        let signed = |a: f64, b: f64| self.integral(b) - self.integral(a) - level * (b - a);
-        if self.at(a) >= level || self.at(b) <= level {
-            return signed(a, b).abs();
+    /// G and its antiderivative at x.
+    fn values(&self, x: f64) -> [f64; 2] {
+        self.pair.difference_and_integral(x - self.pair.middle)
+    }
+
+    /// The integral of |G - level| over [a, b], from G and its antiderivative at both ends.
+    fn gap(&self, [a, b]: [f64; 2], [left, right]: [[f64; 2]; 2], level: f64) -> f64 {
+        if left[0] >= level || right[0] <= level {
+            return (right[1] - left[1] - level * (b - a)).abs();
         }
         let root = bisect(|x| self.at(x) - level, a, b);
-        signed(a, root).abs() + signed(root, b).abs()
+        let middle = self.integral(root);
+        let below = middle - left[1] - level * (root - a);
+        below.abs() + (right[1] - middle - level * (b - root)).abs()
     }
 }
 
