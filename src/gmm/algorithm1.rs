@@ -17,7 +17,7 @@ use super::ngmg::{Diagonal, Kernel, KernelSpec, NgmgError, Norm, Reach, check_pa
 
 /// To the rounding of f64, at the cost of a window.
 const REACH: Reach = Reach::Sigmas(9.0);
-/// A run of `Stable` or `Anneal` stops when TV fell by less than this share ...
+/// A run of `Stable` stops when TV fell by less than this share ...
 const STALL: f64 = 1e-6;
 /// ... in this many steps.
 const STALL_STEPS: usize = 50;

@@ -28,8 +28,7 @@ fn evaluate(spec: EntropySpec, k: usize, z: &[f64], y: &[f64]) -> (f64, Vec<f64>
     (value.unwrap(), grad)
 }
 
-/// Moving one logit moves its own term by the gradient as long as the weights stay: they do for
-/// bce and softmax_ce exactly, for gated (zero diagonal) when only that logit's term is looked at.
+/// Finite differences of the two losses without frozen weights; `tests/reference.rs` has the others.
 #[test]
 fn gradients_without_weights_are_exact() {
     let (z, y) = batch(3, 7);
