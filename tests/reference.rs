@@ -9,8 +9,12 @@ use gmmk::diffusion::Real;
 use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
 use gmmk::diffusion::schedule::{Schedule, ScheduleSpec};
 use gmmk::gmm::latent::{LatentDraw, LatentMixture, feature_code};
+use gmmk::gmm::ngmg::{Diagonal, Kernel, KernelSpec, Norm, Reach};
 use gmmk::rng::{Philox, Stream, philox4x32_10, timestep};
 use serde_json::Value;
+
+#[path = "reference/mixtures.rs"]
+mod mixtures;
 
 type Fallible<T> = Result<T, String>;
 
@@ -91,6 +95,49 @@ impl Inputs<'_> {
             stream: self.stream()?,
             index: self.whole("index")?,
         })
+    }
+
+    fn name(&self, key: &str) -> Fallible<&str> {
+        let value = self.get(key)?;
+        value.as_str().ok_or(format!("input `{key}` is {value}"))
+    }
+
+    /// A standard deviation for each of `n` components, from one number or a list.
+    fn sigmas(&self, n: usize) -> Fallible<Vec<f64>> {
+        match self.get("sigma")? {
+            Value::Array(_) => self.floats("sigma"),
+            _ => Ok(vec![self.float("sigma")?; n]),
+        }
+    }
+
+    fn shape(&self) -> Fallible<(Norm, Diagonal)> {
+        let norm = match self.name("norm")? {
+            "density" => Norm::Density,
+            "unit" => Norm::Unit,
+            "mass" => Norm::Mass,
+            "row" => Norm::Row,
+            other => return Err(format!("norm {other}")),
+        };
+        match self.name("diag")? {
+            "zero" => Ok((norm, Diagonal::Zero)),
+            "keep" => Ok((norm, Diagonal::Keep)),
+            other => Err(format!("diag {other}")),
+        }
+    }
+
+    fn kernel(&self) -> Fallible<Kernel> {
+        let (norm, diagonal) = self.shape()?;
+        let spec = KernelSpec {
+            sigma: self.float("sigma")?,
+            norm,
+            diagonal,
+            reach: Reach::All,
+        };
+        let kernel = match self.0.get("n") {
+            Some(_) => Kernel::grid(self.whole("n")? as usize, spec),
+            None => Kernel::line(&self.floats("mu")?, spec),
+        };
+        kernel.map_err(|e| e.to_string())
     }
 
     fn schedule(&self) -> Fallible<Schedule> {
@@ -241,6 +288,12 @@ fn compute(op: &str, inputs: &Inputs) -> Option<Fallible<Vec<Computed>>> {
         "schedule" => schedule(inputs),
         "q_sample" => q_sample(inputs),
         "sampler_step" => sampler_step(inputs),
+        "expand_1d" | "expand_nd" => mixtures::expansion(op, inputs),
+        "gmm_eval" => mixtures::gmm_eval(inputs),
+        "w1" | "div_pi" | "div_density" => mixtures::divergence(op, inputs),
+        "kernel" | "kernel_min_abs_eig" | "ngmg" => mixtures::kernel(op, inputs),
+        "alg1" | "alg1_curve" => mixtures::algorithm1(op, inputs),
+        "entropy" => mixtures::entropy(inputs),
         _ => return None,
     })
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod data;
 mod devices;
+mod gmm;
 mod sample;
 mod terminal;
 mod train;
@@ -30,6 +31,9 @@ enum Command {
     /// Pack a data set, describe it, or look at it
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Mixture expansion of a column of numbers, distances between two
+    #[command(subcommand)]
+    Gmm(gmm::GmmCommand),
     /// Is this build right on this machine? Compares with reference numbers
     Verify(verify::VerifyArgs),
     /// Measure training and sampling speed
@@ -90,6 +94,7 @@ pub fn run() -> ExitCode {
         Command::Train(args) => train::run(args),
         Command::Sample(args) => sample::run(args),
         Command::Data(command) => data::run(command),
+        Command::Gmm(command) => gmm::run(command),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),
         Command::Devices(args) => devices::run(args),

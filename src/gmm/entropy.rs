@@ -1,0 +1,454 @@
+//! NGMG entropy: losses of a classifier of K attributes with their gradients (paper section 4.3.2,
+//! Eq. 16-18, repaired).
+//!
+//! Logits z [B, K], labels y [B, K] in [0, 1], attributes at positions mu_j = j, p = sigmoid(z),
+//! e = y - p, d+ = (e)^+, d- = (-e)^+, u = M d+, v = M d-. NGMG factors are **constants**: no gradient
+//! flows through them. Every loss is a mean over B K:
+//!
+//! ```text
+//!             loss term                                       gradient in z_j
+//! bce         softplus(z) - y z                               -e
+//! gated       w [softplus(z) - y z],  w = floor + gain (M |e|)    -w e      M row-normalised, zero diagonal
+//! split       (f + g u) y softplus(-z) + (f + g v)(1-y) softplus(z)
+//!                                                             -(f + g u) y (1-p) + (f + g v)(1-y) p
+//! two_sided   u softplus(-z) + v softplus(z)                  -u (1-p) + v p
+//! literal     v ln p  (as printed; unbounded below)           v (1-p)
+//! softmax     -w ln softmax(z), t = y/max(sum y, 1), w = M (t - softmax)^+
+//!                                                             softmax_j sum w - w_j
+//! softmax_ce  -t ln softmax(z)                                softmax_j sum t - t_j
+//! ```
+//!
+//! `split` takes M row-normalised with the diagonal named (f = floor, g = gain); `two_sided`, `literal`
+//! and `softmax` take M as named by norm and diagonal. Everything is safe for |z| of any finite size.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+
+use super::mixture::{MixtureError, check_finite};
+use super::ngmg::{Diagonal, Kernel, KernelSpec, NgmgError, Norm, Reach};
+
+/// Tasks a large batch is cut into, and the numbers from which it is cut.
+const TASKS: usize = 16;
+const PARALLEL: usize = 1 << 14;
+
+/// What is wrong with a loss or its inputs.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EntropyError {
+    /// The kernel cannot be made.
+    #[error(transparent)]
+    Kernel(#[from] NgmgError),
+    /// No attributes.
+    #[error("entropy: K is 0; expected at least one attribute")]
+    NoAttributes,
+    /// One attribute has no neighbours to take its weight from.
+    #[error(
+        "entropy: {variant} of one attribute; it has no neighbours: use bce, or gated with a floor above 0"
+    )]
+    OneAttribute {
+        /// The loss.
+        variant: Variant,
+    },
+    /// A floor or gain that is negative or no number.
+    #[error("entropy: {name} is {value}; expected a finite number, 0 or above")]
+    Factor {
+        /// Which.
+        name: &'static str,
+        /// The value given.
+        value: f64,
+    },
+    /// Lists of the wrong length.
+    #[error(
+        "entropy: {what} has {found} numbers; expected {expected}, a multiple of K = {k} above 0"
+    )]
+    Length {
+        /// Which list.
+        what: &'static str,
+        /// Its length.
+        found: usize,
+        /// The length it should have.
+        expected: usize,
+        /// K.
+        k: usize,
+    },
+    /// A logit that is not a number.
+    #[error(
+        "entropy: logit of row {row}, attribute {attribute} is {value}; expected a finite number"
+    )]
+    Logit {
+        /// Row.
+        row: usize,
+        /// Attribute.
+        attribute: usize,
+        /// The value given.
+        value: f64,
+    },
+    /// A label outside [0, 1].
+    #[error("entropy: label of row {row}, attribute {attribute} is {value}; expected 0 to 1")]
+    Label {
+        /// Row.
+        row: usize,
+        /// Attribute.
+        attribute: usize,
+        /// The value given.
+        value: f64,
+    },
+    /// A name that is no loss.
+    #[error(
+        "entropy: loss `{name}`; expected gated, bce, split, two_sided, literal, softmax or softmax_ce"
+    )]
+    Name {
+        /// The name given.
+        name: String,
+    },
+}
+
+/// Which loss; the formulas are at the top of this file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Variant {
+    /// The default: the label in front, the neighbours' errors as weight.
+    #[default]
+    Gated,
+    /// Binary cross-entropy.
+    Bce,
+    /// Deficits and surpluses weigh their own side.
+    Split,
+    /// Without the labels in front: stops at calibrated neighbours with p = 1/2.
+    TwoSided,
+    /// As printed in the paper: one-sided and unbounded.
+    Literal,
+    /// One-sided over a softmax.
+    Softmax,
+    /// Cross-entropy of a softmax with y / sum y.
+    SoftmaxCe,
+}
+
+const NAMES: [(Variant, &str); 7] = [
+    (Variant::Gated, "gated"),
+    (Variant::Bce, "bce"),
+    (Variant::Split, "split"),
+    (Variant::TwoSided, "two_sided"),
+    (Variant::Literal, "literal"),
+    (Variant::Softmax, "softmax"),
+    (Variant::SoftmaxCe, "softmax_ce"),
+];
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = NAMES.iter().find(|(v, _)| v == self);
+        f.write_str(name.map_or("", |(_, name)| name))
+    }
+}
+
+impl FromStr for Variant {
+    type Err = EntropyError;
+
+    fn from_str(name: &str) -> Result<Self, EntropyError> {
+        let found = NAMES.iter().find(|(_, known)| *known == name);
+        found
+            .map(|(v, _)| *v)
+            .ok_or(EntropyError::Name { name: name.into() })
+    }
+}
+
+/// A loss and its options.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EntropySpec {
+    /// Which loss; gated.
+    pub variant: Variant,
+    /// Kernel width in attributes; 5.
+    pub sigma: f64,
+    /// kappa, for two_sided, literal and softmax; density.
+    pub norm: Norm,
+    /// The diagonal, for split, two_sided, literal and softmax; zero.
+    pub diagonal: Diagonal,
+    /// Constant part of the weight, for gated and split; 1.
+    pub floor: f64,
+    /// Factor of the neighbours' part, for gated and split; 1.
+    pub gain: f64,
+    /// How far the kernel is evaluated; all. Six sigma are off by 1e-8 of a weight and make large K cheap.
+    pub reach: Reach,
+}
+
+impl Default for EntropySpec {
+    fn default() -> Self {
+        Self {
+            variant: Variant::Gated,
+            sigma: 5.0,
+            norm: Norm::Density,
+            diagonal: Diagonal::Zero,
+            floor: 1.0,
+            gain: 1.0,
+            reach: Reach::All,
+        }
+    }
+}
+
+/// Row buffers of a loss: made once, used for every batch.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    rows: Vec<f64>,
+    k: usize,
+}
+
+/// A loss for K attributes, its kernel tabulated.
+#[derive(Debug, Clone)]
+pub struct EntropyLoss {
+    spec: EntropySpec,
+    k: usize,
+    kernel: Option<Kernel>,
+}
+
+impl EntropyLoss {
+    /// Errors: K = 0; K = 1 where the loss is made of neighbours alone; `sigma <= 0`; negative floor or
+    /// gain.
+    pub fn new(spec: EntropySpec, k: usize) -> Result<Self, EntropyError> {
+        if k == 0 {
+            return Err(EntropyError::NoAttributes);
+        }
+        for (name, value) in [("floor", spec.floor), ("gain", spec.gain)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                return Err(EntropyError::Factor { name, value });
+            }
+        }
+        if !(spec.sigma > 0.0 && spec.sigma.is_finite()) {
+            let (name, value) = ("sigma", spec.sigma);
+            return Err(NgmgError::NotPositive { name, value }.into());
+        }
+        let (norm, diagonal) = match spec.variant {
+            Variant::Bce | Variant::SoftmaxCe => {
+                return Ok(Self {
+                    spec,
+                    k,
+                    kernel: None,
+                });
+            }
+            Variant::Gated => (Norm::Row, Diagonal::Zero),
+            Variant::Split => (Norm::Row, spec.diagonal),
+            _ => (spec.norm, spec.diagonal),
+        };
+        if k == 1 {
+            let variant = spec.variant;
+            // With nobody beside it an attribute keeps its floor.
+            return match variant {
+                Variant::Gated if spec.floor > 0.0 => Ok(Self {
+                    spec,
+                    k,
+                    kernel: None,
+                }),
+                _ => Err(EntropyError::OneAttribute { variant }),
+            };
+        }
+        let kernel = KernelSpec {
+            sigma: spec.sigma,
+            norm,
+            diagonal,
+            reach: spec.reach,
+        };
+        let kernel = Some(Kernel::grid(k, kernel)?);
+        Ok(Self { spec, k, kernel })
+    }
+
+    /// Buffers for [`Self::evaluate`].
+    pub fn workspace(&self) -> Workspace {
+        Workspace {
+            rows: vec![0.0; TASKS * 4 * self.k],
+            k: self.k,
+        }
+    }
+
+    /// The loss of logits [B, K] against labels [B, K], B of 1 or more; its gradient in the logits,
+    /// 1/(B K) included, is written into `grad` [B, K]. Errors: other lengths, a workspace of another
+    /// K, NaN or infinite logits, labels outside [0, 1].
+    pub fn evaluate(
+        &self,
+        logits: &[f64],
+        labels: &[f64],
+        grad: &mut [f64],
+        workspace: &mut Workspace,
+    ) -> Result<f64, EntropyError> {
+        self.check(logits, labels, grad, workspace)?;
+        let (k, rows) = (self.k, logits.len() / self.k);
+        let scale = 1.0 / logits.len() as f64;
+        // Cut by size alone, so that sums do not depend on the number of threads.
+        let size = match logits.len() >= PARALLEL {
+            true => rows.div_ceil(TASKS),
+            false => rows,
+        };
+        let task = |((z, y), (grad, buffers)): Rows| {
+            let rows = z.chunks(k).zip(y.chunks(k)).zip(grad.chunks_mut(k));
+            rows.map(|((z, y), grad)| self.row(z, y, grad, buffers, scale))
+                .sum::<f64>()
+        };
+        let width = size * k;
+        let buffers = workspace.rows.chunks_mut(4 * k);
+        let outputs = grad.chunks_mut(width).zip(buffers);
+        let tasks = logits.chunks(width).zip(labels.chunks(width)).zip(outputs);
+        let mut sums = [0.0; TASKS];
+        if size == rows {
+            sums[0] = tasks.map(task).sum();
+        } else {
+            let tasks = sums.iter_mut().zip(tasks).par_bridge();
+            tasks.for_each(|(sum, rows)| *sum = task(rows));
+        }
+        Ok(sums.iter().sum::<f64>() * scale)
+    }
+
+    fn check(
+        &self,
+        logits: &[f64],
+        labels: &[f64],
+        grad: &[f64],
+        workspace: &Workspace,
+    ) -> Result<(), EntropyError> {
+        let k = self.k;
+        let whole = logits.len().next_multiple_of(k).max(k);
+        let lengths = [
+            ("logits", logits.len(), whole),
+            ("labels", labels.len(), logits.len()),
+            ("grad", grad.len(), logits.len()),
+            ("the workspace", workspace.k, k),
+        ];
+        if let Some(&(what, found, expected)) = lengths.iter().find(|(_, a, b)| a != b) {
+            return Err(EntropyError::Length {
+                what,
+                found,
+                expected,
+                k,
+            });
+        }
+        if let Err(MixtureError::NotFinite { index, value, .. }) = check_finite("logits", logits) {
+            let (row, attribute) = (index / k, index % k);
+            return Err(EntropyError::Logit {
+                row,
+                attribute,
+                value,
+            });
+        }
+        if let Some(index) = labels.iter().position(|y| !(0.0..=1.0).contains(y)) {
+            let (row, attribute, value) = (index / k, index % k, labels[index]);
+            return Err(EntropyError::Label {
+                row,
+                attribute,
+                value,
+            });
+        }
+        Ok(())
+    }
+
+    /// One row: its sum of losses (not yet divided by B K) and its gradient.
+    fn row(&self, z: &[f64], y: &[f64], grad: &mut [f64], buffers: &mut [f64], scale: f64) -> f64 {
+        let (errors, pulled) = buffers.split_at_mut(2 * self.k);
+        let (plus, minus) = errors.split_at_mut(self.k);
+        let (u, v) = pulled.split_at_mut(self.k);
+        match self.spec.variant {
+            Variant::Softmax | Variant::SoftmaxCe => {
+                return self.softmax_row(z, y, grad, [plus, minus], scale);
+            }
+            Variant::Gated => fill(plus, z, y, |e| e.abs()),
+            Variant::Literal => fill(plus, z, y, |e| (-e).max(0.0)),
+            _ => {
+                fill(plus, z, y, |e| e.max(0.0));
+                fill(minus, z, y, |e| (-e).max(0.0));
+            }
+        }
+        if let Some(kernel) = &self.kernel {
+            kernel.product(plus, u);
+            if matches!(self.spec.variant, Variant::Split | Variant::TwoSided) {
+                kernel.product(minus, v);
+            }
+        } else {
+            u.fill(0.0);
+        }
+        let [floor, gain] = [self.spec.floor, self.spec.gain];
+        let mut loss = 0.0;
+        for j in 0..self.k {
+            let (z, y, u, v) = (z[j], y[j], u[j], v[j]);
+            let [p, q] = [sigmoid(z), sigmoid(-z)];
+            let (term, slope) = match self.spec.variant {
+                Variant::Gated => {
+                    let w = floor + gain * u;
+                    (w * cross_entropy(z, y), -w * residual(z, y))
+                }
+                Variant::Split => {
+                    let (u, v) = ((floor + gain * u) * y, (floor + gain * v) * (1.0 - y));
+                    (u * softplus(-z) + v * softplus(z), -u * q + v * p)
+                }
+                Variant::TwoSided => (u * softplus(-z) + v * softplus(z), -u * q + v * p),
+                Variant::Literal => (-u * softplus(-z), u * q),
+                _ => (cross_entropy(z, y), -residual(z, y)),
+            };
+            loss += term;
+            grad[j] = scale * slope;
+        }
+        loss
+    }
+
+    fn softmax_row(
+        &self,
+        z: &[f64],
+        y: &[f64],
+        grad: &mut [f64],
+        [deficit, weight]: [&mut [f64]; 2],
+        scale: f64,
+    ) -> f64 {
+        let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = z.iter().map(|z| (z - top).exp()).sum();
+        let log_sum = top + sum.ln();
+        let count = y.iter().sum::<f64>().max(1.0);
+        match &self.kernel {
+            Some(kernel) => {
+                for ((d, z), y) in deficit.iter_mut().zip(z).zip(y) {
+                    *d = (y / count - (z - log_sum).exp()).max(0.0);
+                }
+                kernel.product(deficit, weight);
+            }
+            None => weight.iter_mut().zip(y).for_each(|(w, y)| *w = y / count),
+        }
+        let total: f64 = weight.iter().sum();
+        let mut loss = 0.0;
+        for ((grad, z), w) in grad.iter_mut().zip(z).zip(weight) {
+            loss -= *w * (z - log_sum);
+            *grad = scale * ((z - log_sum).exp() * total - *w);
+        }
+        loss
+    }
+}
+
+/// Logits and labels of some rows; their gradients and buffers.
+type Rows<'a> = ((&'a [f64], &'a [f64]), (&'a mut [f64], &'a mut [f64]));
+
+fn fill(out: &mut [f64], z: &[f64], y: &[f64], f: impl Fn(f64) -> f64) {
+    for ((out, z), y) in out.iter_mut().zip(z).zip(y) {
+        *out = f(residual(*z, *y));
+    }
+}
+
+/// 1/(1 + exp(-z)), without overflow.
+fn sigmoid(z: f64) -> f64 {
+    let small = (-z.abs()).exp();
+    if z >= 0.0 {
+        1.0 / (1.0 + small)
+    } else {
+        small / (1.0 + small)
+    }
+}
+
+/// ln(1 + exp(z)), without overflow.
+fn softplus(z: f64) -> f64 {
+    z.max(0.0) + (-z.abs()).exp().ln_1p()
+}
+
+/// y - sigmoid(z), without cancellation.
+fn residual(z: f64, y: f64) -> f64 {
+    y * sigmoid(-z) - (1.0 - y) * sigmoid(z)
+}
+
+/// softplus(z) - y z as y softplus(-z) + (1-y) softplus(z): no difference of large numbers.
+fn cross_entropy(z: f64, y: f64) -> f64 {
+    y * softplus(-z) + (1.0 - y) * softplus(z)
+}
+
+#[cfg(test)]
+mod tests;
