@@ -201,7 +201,10 @@ impl<'a> Trainer<'a> {
         let total = config.total_steps();
         let save_every = config.save_every.steps(config.batch);
         let sample_every = config.sample_every.steps(config.batch);
-        let page_due = |step: u64| step == total || step.is_multiple_of(sample_every);
+        // A run shorter than that has no page: drawing it could take longer than the run.
+        let page_due = |step: u64| {
+            step.is_multiple_of(sample_every) || (step == total && total > sample_every)
+        };
         let step = self.counters.step;
         if step > 0 && page_due(step) && !self.run.sample_page(step).exists() {
             // The run was stopped while it drew this page.
