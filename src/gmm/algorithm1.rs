@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! one-sided   c <- c + eta M (t - c)^+                                       then c <- c / sum c
-//! balanced    c <- (c + eta [(1 - lambda) M + lambda I] (t - c))^+           then c <- c / sum c
+//! balanced    c <- (c + eta `[(1 - lambda) M + lambda I]` (t - c))^+           then c <- c / sum c
 //! ```
 //!
 //! The paper's `while L > eps` is read as TV(c, t) > eps. With its zero diagonal the one-sided form
@@ -47,7 +47,7 @@ pub struct Stepper<'a> {
 }
 
 impl<'a> Stepper<'a> {
-    /// Errors: `eta <= 0`, lambda outside [0, 1].
+    /// Errors: `eta <= 0`, lambda outside `[0, 1]`.
     pub fn new(kernel: &'a Kernel, update: Update, eta: f64) -> Result<Self, NgmgError> {
         if !(eta > 0.0 && eta.is_finite()) {
             let name = "eta";
@@ -65,7 +65,7 @@ impl<'a> Stepper<'a> {
         })
     }
 
-    /// One update of `current` [n] towards `target` [n]; TV after it. Errors: other lengths, a step so
+    /// One update of `current` `[n]` towards `target` `[n]`; TV after it. Errors: other lengths, a step so
     /// large that nothing is left.
     pub fn step(&mut self, current: &mut [f64], target: &[f64]) -> Result<f64, NgmgError> {
         let expected = self.kernel.len();
@@ -177,11 +177,11 @@ impl fmt::Display for Stop {
 /// What a run found.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Run {
-    /// The best weights seen [n].
+    /// The best weights seen `[n]`.
     pub weights: Vec<f64>,
     /// After how many steps they were seen.
     pub best_step: usize,
-    /// TV at the start and after every step [steps + 1].
+    /// TV at the start and after every step `[steps + 1]`.
     pub tv: Vec<f64>,
     /// Why it ended.
     pub stop: Stop,
@@ -207,7 +207,7 @@ impl Algorithm1 {
         }
     }
 
-    /// Moves `current` [n] to `target` [n] over rising positions mu [n]; mu_i = i gives eta the same
+    /// Moves `current` `[n]` to `target` `[n]` over rising positions mu `[n]`; mu_i = i gives eta the same
     /// meaning on every grid. The best iterate is returned, with its step. Errors: fewer than 2
     /// components, lists of different lengths, or not weights, options out of range.
     pub fn run(&self, mu: &[f64], current: &[f64], target: &[f64]) -> Result<Run, NgmgError> {

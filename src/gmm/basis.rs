@@ -102,9 +102,9 @@ pub(super) struct Window {
 #[derive(Debug, Clone)]
 pub(super) struct Basis {
     pub(super) dims: usize,
-    /// [N, D].
+    /// `[N, D]`.
     pub(super) mu: Vec<f64>,
-    /// [N, D].
+    /// `[N, D]`.
     pub(super) sigma: Vec<f64>,
     /// Empty for centres.
     axes: Vec<Axis>,

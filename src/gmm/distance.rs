@@ -126,7 +126,7 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// Weights [N] and [N] on common means [N] and standard deviations [N]. Errors as
+    /// Weights `[N]` and `[N]` on common means `[N]` and standard deviations `[N]`. Errors as
     /// [`Mixture::new`].
     pub fn new(pi1: &[f64], pi2: &[f64], mu: &[f64], sigma: &[f64]) -> Result<Self, DistanceError> {
         Self::of(

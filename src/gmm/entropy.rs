@@ -1,14 +1,14 @@
 //! NGMG entropy: losses of a classifier of K attributes with their gradients (paper section 4.3.2,
 //! Eq. 16-18, repaired).
 //!
-//! Logits z [B, K], labels y [B, K] in [0, 1], attributes at positions mu_j = j, p = sigmoid(z),
+//! Logits z `[B, K]`, labels y `[B, K]` in `[0, 1]`, attributes at positions mu_j = j, p = sigmoid(z),
 //! e = y - p, d+ = (e)^+, d- = (-e)^+, u = M d+, v = M d-. NGMG factors are **constants**: no gradient
 //! flows through them. Every loss is a mean over B K:
 //!
 //! ```text
 //!             loss term                                       gradient in z_j
 //! bce         softplus(z) - y z                               -e
-//! gated       w [softplus(z) - y z],  w = floor + gain (M |e|)    -w e      M row-normalised, zero diagonal
+//! gated       w `[softplus(z) - y z]`,  w = floor + gain (M |e|)    -w e      M row-normalised, zero diagonal
 //! split       (f + g u) y softplus(-z) + (f + g v)(1-y) softplus(z)
 //!                                                             -(f + g u) y (1-p) + (f + g v)(1-y) p
 //! two_sided   u softplus(-z) + v softplus(z)                  -u (1-p) + v p
@@ -84,7 +84,7 @@ pub enum EntropyError {
         /// The value given.
         value: f64,
     },
-    /// A label outside [0, 1].
+    /// A label outside `[0, 1]`.
     #[error("entropy: label of row {row}, attribute {attribute} is {value}; expected 0 to 1")]
     Label {
         /// Row.
@@ -258,9 +258,9 @@ impl EntropyLoss {
         }
     }
 
-    /// The loss of logits [B, K] against labels [B, K], B of 1 or more; its gradient in the logits,
-    /// 1/(B K) included, is written into `grad` [B, K]. Errors: other lengths, a workspace of another
-    /// K, NaN or infinite logits, labels outside [0, 1].
+    /// The loss of logits `[B, K]` against labels `[B, K]`, B of 1 or more; its gradient in the logits,
+    /// 1/(B K) included, is written into `grad` `[B, K]`. Errors: other lengths, a workspace of another
+    /// K, NaN or infinite logits, labels outside `[0, 1]`.
     pub fn evaluate(
         &self,
         logits: &[f64],

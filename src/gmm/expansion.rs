@@ -5,8 +5,8 @@
 //!
 //! ```text
 //! one_step:  pi_n = l_n / sum_m l_m,  l_n = sum_d phi_n(x_d)               (the paper's five steps)
-//! resp:      pi_n = mean_d [ phi_n(x_d) / sum_m phi_m(x_d) ]
-//! em(k):     k times  pi_n <- mean_d [ pi_n phi_n(x_d) / sum_m pi_m phi_m(x_d) ], from uniform pi
+//! resp:      pi_n = mean_d `[ phi_n(x_d) / sum_m phi_m(x_d) ]`
+//! em(k):     k times  pi_n <- mean_d `[ pi_n phi_n(x_d) / sum_m pi_m phi_m(x_d) ]`, from uniform pi
 //! ```
 //!
 //! `one_step` smooths twice: the variance grows by 2 s^2. Sums are taken over chunks cut by the
@@ -185,7 +185,7 @@ impl Default for ExpansionSpec {
 pub struct Expansion {
     /// The mixture found.
     pub mixture: Mixture,
-    /// Components along each axis; [N] for centres.
+    /// Components along each axis; `[N]` for centres.
     pub shape: Vec<usize>,
     /// Grid spacing h along each axis; empty for centres.
     pub spacing: Vec<f64>,
@@ -195,7 +195,7 @@ pub struct Expansion {
     pub warnings: Vec<Warning>,
 }
 
-/// Expands samples [M] on a line. Errors: no samples, NaN, fewer than 2 distinct values without a
+/// Expands samples `[M]` on a line. Errors: no samples, NaN, fewer than 2 distinct values without a
 /// range, N outside 2..=10^6, `r <= 0`, an empty range.
 pub fn expand(x: &[f64], spec: ExpansionSpec) -> Result<Expansion, ExpansionError> {
     let range = spec.range.map(|range| [range]);
@@ -203,8 +203,8 @@ pub fn expand(x: &[f64], spec: ExpansionSpec) -> Result<Expansion, ExpansionErro
     expand_grid(x, &[spec.n], ranges, spec.r, spec.mode)
 }
 
-/// Expands samples [M, D] on a product grid of `shape` components (row-major, last axis fastest),
-/// D = 1 to 3, over `ranges` [D] or the extent of the samples; s_d = r h_d. Errors as [`expand`].
+/// Expands samples `[M, D]` on a product grid of `shape` components (row-major, last axis fastest),
+/// D = 1 to 3, over `ranges` `[D]` or the extent of the samples; s_d = r h_d. Errors as [`expand`].
 pub fn expand_grid(
     x: &[f64],
     shape: &[usize],
@@ -266,7 +266,7 @@ pub fn expand_grid(
     })
 }
 
-/// Expands samples [M, D] on given centres [N, D] with standard deviations [N, D], any D. Dense: the
+/// Expands samples `[M, D]` on given centres `[N, D]` with standard deviations `[N, D]`, any D. Dense: the
 /// work grows as M N D. Errors as [`expand`], and lists of different lengths.
 pub fn expand_centres(
     x: &[f64],

@@ -15,7 +15,7 @@ const SINGULAR: f64 = 1e-6;
 /// Sweeps of Jacobi rotations; ten are plenty for any symmetric matrix.
 const SWEEPS: usize = 60;
 
-/// Eigenvalues [n] of the kernel, unordered, by Jacobi rotations. Errors: a row-normalised kernel
+/// Eigenvalues `[n]` of the kernel, unordered, by Jacobi rotations. Errors: a row-normalised kernel
 /// (not symmetric), more than 512 components.
 pub fn eigenvalues(kernel: &Kernel) -> Result<Vec<f64>, NgmgError> {
     let n = kernel.len();
@@ -42,7 +42,7 @@ pub fn eigenvalues(kernel: &Kernel) -> Result<Vec<f64>, NgmgError> {
     Ok((0..n).map(|i| a[i * n + i]).collect())
 }
 
-/// Makes a[p][q] zero.
+/// Makes `a[p]``[q]` zero.
 fn rotate(a: &mut [f64], n: usize, p: usize, q: usize) {
     let apq = a[p * n + q];
     if apq == 0.0 {

@@ -118,7 +118,7 @@ pub struct Mixture {
 }
 
 impl Mixture {
-    /// In one dimension: weights [N], means [N], standard deviations [N].
+    /// In one dimension: weights `[N]`, means `[N]`, standard deviations `[N]`.
     ///
     /// Errors: no components, lists of different lengths, NaN or infinities, `sigma <= 0`, negative
     /// weights, a sum of weights off one by more than 1e-6.
@@ -131,7 +131,7 @@ impl Mixture {
         Self::new(pi, mu, &vec![sigma; mu.len()])
     }
 
-    /// In D dimensions: weights [N], means [N, D], standard deviations [N, D]. Errors as
+    /// In D dimensions: weights `[N]`, means `[N, D]`, standard deviations `[N, D]`. Errors as
     /// [`Self::new`], and `dims` of 0.
     pub fn diagonal(
         dims: usize,
@@ -180,28 +180,28 @@ impl Mixture {
         self.dims
     }
 
-    /// Weights [N], which add up to one.
+    /// Weights `[N]`, which add up to one.
     pub fn pi(&self) -> &[f64] {
         &self.pi
     }
 
-    /// Means [N, D].
+    /// Means `[N, D]`.
     pub fn mu(&self) -> &[f64] {
         &self.mu
     }
 
-    /// Standard deviations [N, D].
+    /// Standard deviations `[N, D]`.
     pub fn sigma(&self) -> &[f64] {
         &self.sigma
     }
 
-    /// Mean [D]: `sum pi mu`.
+    /// Mean `[D]`: `sum pi mu`.
     pub fn mean(&self) -> Vec<f64> {
         let axis = |d: usize| self.components().map(move |(p, mu, _)| p * mu[d]).sum();
         (0..self.dims).map(axis).collect()
     }
 
-    /// Variance [D] of each axis: `sum pi (mu - mean)^2 + sum pi s^2`.
+    /// Variance `[D]` of each axis: `sum pi (mu - mean)^2 + sum pi s^2`.
     pub fn variance(&self) -> Vec<f64> {
         let axis = |(d, mean): (usize, f64)| {
             let terms = self.components();
@@ -211,18 +211,18 @@ impl Mixture {
         self.mean().into_iter().enumerate().map(axis).collect()
     }
 
-    /// g at the points [M, D]; [M]. Errors: a length that is no multiple of D, NaN, infinities.
+    /// g at the points `[M, D]`; `[M]`. Errors: a length that is no multiple of D, NaN, infinities.
     pub fn density(&self, points: &[f64]) -> Result<Vec<f64>, MixtureError> {
         self.at_points(points, |x| self.log_density_at(x).exp())
     }
 
-    /// ln g at the points [M, D] by log-sum-exp; [M]. Finite wherever (x - mu)^2 / s^2 is.
+    /// ln g at the points `[M, D]` by log-sum-exp; `[M]`. Finite wherever (x - mu)^2 / s^2 is.
     /// Errors as [`Self::density`].
     pub fn log_density(&self, points: &[f64]) -> Result<Vec<f64>, MixtureError> {
         self.at_points(points, |x| self.log_density_at(x))
     }
 
-    /// G at the points [M, D]: `sum pi_n prod_d Phi((x_d - mu_nd)/s_nd)`; [M]. Errors as
+    /// G at the points `[M, D]`: `sum pi_n prod_d Phi((x_d - mu_nd)/s_nd)`; `[M]`. Errors as
     /// [`Self::density`].
     pub fn cdf(&self, points: &[f64]) -> Result<Vec<f64>, MixtureError> {
         self.at_points(points, |x| {
@@ -236,7 +236,7 @@ impl Mixture {
         })
     }
 
-    /// The mean of ln g over the points [M, D], summed in a fixed order. Errors as
+    /// The mean of ln g over the points `[M, D]`, summed in a fixed order. Errors as
     /// [`Self::density`], and no points.
     pub fn mean_log_likelihood(&self, points: &[f64]) -> Result<f64, MixtureError> {
         let logs = self.log_density(points)?;
@@ -251,7 +251,7 @@ impl Mixture {
         Ok(sums.iter().sum::<f64>() / logs.len() as f64)
     }
 
-    /// `count` points [count, D]: a component by its weight, then mu + s z for each axis. Any `rand`
+    /// `count` points `[count, D]`: a component by its weight, then mu + s z for each axis. Any `rand`
     /// generator serves, [`crate::rng::Philox::sequence`] among them.
     pub fn sample<R: Rng + ?Sized>(&self, rng: &mut R, count: usize) -> Vec<f64> {
         let mut out = Vec::with_capacity(count * self.dims);

@@ -189,7 +189,7 @@ impl Kernel {
         Self::toeplitz(n, 1.0, spec)
     }
 
-    /// Positions mu [n] on a line. Errors as [`Self::grid`], NaN, and positions that do not rise
+    /// Positions mu `[n]` on a line. Errors as [`Self::grid`], NaN, and positions that do not rise
     /// where the reach is limited.
     pub fn line(mu: &[f64], spec: KernelSpec) -> Result<Self, NgmgError> {
         check_spec(mu.len(), spec)?;
@@ -211,7 +211,7 @@ impl Kernel {
         Self::rows(mu.len(), 1, spec, columns, |j, i| (mu[j] - mu[i]).powi(2))
     }
 
-    /// Positions mu [n, D]: squared Euclidean distance, density kappa to the power D. All entries are
+    /// Positions mu `[n, D]`: squared Euclidean distance, density kappa to the power D. All entries are
     /// stored. Errors as [`Self::grid`], a limited reach, more than 2^26 entries.
     pub fn points(mu: &[f64], dims: usize, spec: KernelSpec) -> Result<Self, NgmgError> {
         if dims == 0 {
@@ -370,7 +370,7 @@ impl Kernel {
         self.scale[j.min(self.scale.len() - 1)]
     }
 
-    /// `out = M v`, both [n]. Errors: other lengths.
+    /// `out = M v`, both `[n]`. Errors: other lengths.
     pub fn apply(&self, v: &[f64], out: &mut [f64]) -> Result<(), NgmgError> {
         for (what, found) in [("v", v.len()), ("out", out.len())] {
             if found != self.n {
@@ -405,7 +405,7 @@ impl Kernel {
         chunks.for_each(|(c, out)| fill(c * size, out));
     }
 
-    /// M as rows [n, n]. Errors: more than 2^26 entries.
+    /// M as rows `[n, n]`. Errors: more than 2^26 entries.
     pub fn matrix(&self) -> Result<Vec<f64>, NgmgError> {
         let (entries, limit) = (self.n.saturating_mul(self.n), MAX_ENTRIES);
         if entries > limit {
@@ -474,14 +474,14 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
     (sums[0] + sums[1]) + (sums[2] + sums[3]) + tail.map(|(a, b)| a * b).sum::<f64>()
 }
 
-/// `L(c, t)_i = min(c_i - t_i, 0)`, Eq. (11); [n]. Errors: lists of different lengths, or not weights.
+/// `L(c, t)_i = min(c_i - t_i, 0)`, Eq. (11); `[n]`. Errors: lists of different lengths, or not weights.
 pub fn negative_part(current: &[f64], target: &[f64]) -> Result<Vec<f64>, NgmgError> {
     let (current, target) = check_pair(current, target)?;
     let both = current.iter().zip(&target);
     Ok(both.map(|(c, t)| (c - t).min(0.0)).collect())
 }
 
-/// `NGMG(c, t) = M L(c, t)`, Eq. (13); [n]. Errors as [`negative_part`], and weights that are not as
+/// `NGMG(c, t) = M L(c, t)`, Eq. (13); `[n]`. Errors as [`negative_part`], and weights that are not as
 /// many as the kernel's components.
 pub fn ngmg(kernel: &Kernel, current: &[f64], target: &[f64]) -> Result<Vec<f64>, NgmgError> {
     let l = negative_part(current, target)?;

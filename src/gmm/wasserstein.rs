@@ -42,7 +42,7 @@ impl Pair {
         terms.map(|(d, mu)| d * mu).sum::<f64>().abs()
     }
 
-    /// Eq. (5)-(6) on M = [a, b]: `|sum_n d_n A_n|`, see [`cdf_integrals`]. Not a metric. Errors: no
+    /// Eq. (5)-(6) on M = `[a, b]`: `|sum_n d_n A_n|`, see [`cdf_integrals`]. Not a metric. Errors: no
     /// interval.
     pub fn w1_signed_on(&self, [a, b]: [f64; 2]) -> Result<f64, DistanceError> {
         let mu: Vec<f64> = self.mu.iter().map(|m| m + self.middle).collect();
@@ -62,7 +62,7 @@ impl Pair {
         steps.sum()
     }
 
-    /// [`w1_uniform`] of D on [mu_0 - 8s, mu_{N-1} + 8s] with step at most s/8: within 1e-4 of
+    /// [`w1_uniform`] of D on `[mu_0 - 8s, mu_{N-1} + 8s]` with step at most s/8: within 1e-4 of
     /// [`Self::w1_exact`], and the form a device computes. Errors as there.
     pub fn w1_fast(&self) -> Result<f64, DistanceError> {
         let (low, dx, count) = self.points(8.0, 8.0, MAX_SCAN)?;
@@ -75,7 +75,7 @@ impl Pair {
 }
 
 /// The integral of |v| over a uniform grid of step dx. A cell of one sign adds dx (a+b)/2, with a, b
-/// the absolute values at its ends; one with a change of sign dx [(a^2+b^2)/(2(a+b)) + (a+b)/6]: the
+/// the absolute values at its ends; one with a change of sign dx `[(a^2+b^2)/(2(a+b)) + (a+b)/6]`: the
 /// chord through the root plus the Euler-Maclaurin end terms, without which the kink costs an order.
 pub fn w1_uniform(values: &[f64], dx: f64) -> f64 {
     let cell = |v: &[f64]| {
@@ -90,8 +90,8 @@ pub fn w1_uniform(values: &[f64], dx: f64) -> f64 {
     dx * values.windows(2).map(cell).sum::<f64>()
 }
 
-/// A_n, the integral of Phi((x - mu_n)/s_n) over [a, b]: `s_n [z Phi(z) + phi0(z)]` between the ends;
-/// [N]. Errors: no interval, lists of different lengths.
+/// A_n, the integral of Phi((x - mu_n)/s_n) over `[a, b]`: `s_n [z Phi(z) + phi0(z)]` between the ends;
+/// `[N]`. Errors: no interval, lists of different lengths.
 pub fn cdf_integrals(
     mu: &[f64],
     sigma: &[f64],
@@ -115,7 +115,7 @@ pub fn cdf_integrals(
     Ok(both.map(|(&m, &s)| upto(b, m, s) - upto(a, m, s)).collect())
 }
 
-/// W1 between a mixture on a line and samples [M] (equal weights, any order), in units of x: exact,
+/// W1 between a mixture on a line and samples `[M]` (equal weights, any order), in units of x: exact,
 /// by the antiderivative of G between neighbouring samples and at most one root in each gap.
 /// Errors: a mixture of more dimensions, no samples, NaN.
 pub fn w1_samples(g: &Mixture, samples: &[f64]) -> Result<f64, DistanceError> {
@@ -188,7 +188,7 @@ impl Cumulative {
         self.pair.difference_and_integral(x - self.pair.middle)
     }
 
-    /// The integral of |G - level| over [a, b], from G and its antiderivative at both ends.
+    /// The integral of |G - level| over `[a, b]`, from G and its antiderivative at both ends.
     fn gap(&self, [a, b]: [f64; 2], [left, right]: [[f64; 2]; 2], level: f64) -> f64 {
         if left[0] >= level || right[0] <= level {
             return (right[1] - left[1] - level * (b - a)).abs();
