@@ -47,33 +47,6 @@ pub fn silu_slope(x: f32) -> f32 {
 }
 
 multiversion! {
-    /// out = SiLU(x).
-    pub fn silu(x: &[f32], out: &mut [f32]) {
-        for (o, &x) in out.iter_mut().zip(x) {
-            *o = silu_one(x);
-        }
-    }
-}
-
-multiversion! {
-    /// out = a x + b, per channel.
-    pub fn affine(x: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
-        for ((o, &x), (&a, &b)) in out.iter_mut().zip(x).zip(a.iter().zip(b)) {
-            *o = a * x + b;
-        }
-    }
-}
-
-multiversion! {
-    /// out = SiLU(a x + b), per channel.
-    pub fn affine_silu(x: &[f32], a: &[f32], b: &[f32], out: &mut [f32]) {
-        for ((o, &x), (&a, &b)) in out.iter_mut().zip(x).zip(a.iter().zip(b)) {
-            *o = silu_one(a * x + b);
-        }
-    }
-}
-
-multiversion! {
     /// d *= SiLU'(a x + b), per channel.
     pub fn mul_silu_slope(x: &[f32], a: &[f32], b: &[f32], d: &mut [f32]) {
         for ((d, &x), (&a, &b)) in d.iter_mut().zip(x).zip(a.iter().zip(b)) {

@@ -294,12 +294,6 @@ impl<'a> RowsMut<'a> {
         })
     }
 
-    /// The same elements, read-only for as long as `self` is not written.
-    pub fn as_rows(&self) -> Rows<'_> {
-        // SAFETY: same layout; &self keeps writers away.
-        unsafe { Rows::new(self.ptr, self.layout) }
-    }
-
     /// A dense tensor as one sample of `rows` rows.
     ///
     /// # Panics
