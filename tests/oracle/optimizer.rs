@@ -63,6 +63,9 @@ struct Oracle {
     config: AdamWConfig,
     /// Weights, first and second moments, average.
     all: [Vec<f64>; 4],
+    /// First moments of the gradients' sizes: what a first moment's rounding is relative to, as
+    /// gradients of both signs cancel.
+    sizes: Vec<f64>,
     steps: i32,
 }
 
@@ -72,7 +75,8 @@ impl Oracle {
         let zeros = vec![0.0; w.len()];
         Self {
             config,
-            all: [w.clone(), zeros.clone(), zeros, w],
+            all: [w.clone(), zeros.clone(), zeros.clone(), w],
+            sizes: zeros,
             steps: 0,
         }
     }
@@ -93,6 +97,7 @@ impl Oracle {
             w[i] *= 1.0 - lr * self.config.weight_decay;
             m[i] = beta1 * m[i] + (1.0 - beta1) * g;
             v[i] = beta2 * v[i] + (1.0 - beta2) * g * g;
+            self.sizes[i] = beta1 * self.sizes[i] + (1.0 - beta1) * g.abs();
             let mean = m[i] / (1.0 - beta1.powi(self.steps));
             let deviation = (v[i] / (1.0 - beta2.powi(self.steps))).sqrt();
             w[i] -= lr * mean / (deviation + self.config.eps);
@@ -118,10 +123,16 @@ fn compare(engine: &Engine, oracle: &Oracle, rate: f64, label: &str) -> f64 {
     let steps = f64::from(oracle.steps);
     // Each step rounds a moment three times and forgets a tenth, or a thousandth, of what was there;
     // the betas' own roundings, a quarter and a fifth of a roundoff, count once a step too.
-    for (i, name) in [(1, "first moment"), (2, "second moment")] {
-        let limit = (8.0 + steps) * ROUNDOFF;
-        close(&got[i], &oracle.all[i], limit, 1e-30)
-            .unwrap_or_else(|e| panic!("{label}: {name}: {e}"));
+    let limit = (8.0 + steps) * ROUNDOFF;
+    close(&got[2], &oracle.all[2], limit, 1e-30)
+        .unwrap_or_else(|e| panic!("{label}: second moment: {e}"));
+    for (at, (&got, &want)) in got[1].iter().zip(&oracle.all[1]).enumerate() {
+        let error = (f64::from(got) - want).abs();
+        assert!(
+            error <= limit * oracle.sizes[at] + 1e-30,
+            "{label}: first moment {at}: {got}, not {want}, of gradients of size {:e}",
+            oracle.sizes[at]
+        );
     }
     // A step, at most some 3 rates long, is off by 16 roundoffs and 5e-7 from the betas' roundings;
     // the weight is rounded three times.
