@@ -421,7 +421,7 @@ fn check_gradients(
         name: "all gradients together".into(),
         measure: RELATIVE,
         error,
-        limit,
+        limit: 5e-5,
     });
     Ok(())
 }

@@ -178,13 +178,12 @@ impl Op for Conv2d {
             }
         }
         let norm = norm_operands(self.prologue, node, 3).to_vec();
-        wgrad::record(
-            b,
-            [x, dy],
-            &norm,
-            (self.prologue, self.upsample),
-            [node.inputs[1], node.inputs[2]],
-        )?;
+        let weights = [node.inputs[1], node.inputs[2]];
+        linear::record_wgrad(b, [x, dy], &norm, weights, |modes| Conv2dWgrad {
+            prologue: self.prologue,
+            upsample: self.upsample,
+            modes,
+        })?;
         if !b.needs(x) && norm.is_empty() {
             return Ok(());
         }

@@ -8,36 +8,15 @@ use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
 use crate::ops::linear::{Cut, add_columns, finish};
 use crate::ops::prologue::{Loader, Prologue};
-use crate::tape::backward::{Backward, Mode};
-use crate::tape::{Mismatch, Op, TapeError, TensorType, Var, Workspace};
-
-/// Records the gradients of weight and bias into the gradient arena.
-pub(super) fn record(
-    b: &mut Backward<'_>,
-    [x, dy]: [Var; 2],
-    norm: &[Var],
-    (prologue, upsample): (Prologue, bool),
-    [w, bias]: [Var; 2],
-) -> Result<(), TapeError> {
-    let (dw, dw_mode) = b.param_grad(w)?;
-    let (db, db_mode) = b.param_grad(bias)?;
-    let mut inputs = vec![x, dy];
-    inputs.extend(norm);
-    let op = Conv2dWgrad {
-        prologue,
-        upsample,
-        modes: [dw_mode, db_mode],
-    };
-    b.tape.push_into(op, &inputs, vec![dw, db]);
-    Ok(())
-}
+use crate::tape::backward::Mode;
+use crate::tape::{Mismatch, Op, TensorType, Workspace};
 
 /// dw `[k, 3, 3, c]` and db `[k]`. Inputs: x, dy, the norm's operands.
 #[derive(Debug)]
 pub struct Conv2dWgrad {
-    prologue: Prologue,
-    upsample: bool,
-    modes: [Mode; 2],
+    pub(super) prologue: Prologue,
+    pub(super) upsample: bool,
+    pub(super) modes: [Mode; 2],
 }
 
 impl Op for Conv2dWgrad {

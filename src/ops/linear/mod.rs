@@ -6,7 +6,7 @@ mod wgrad;
 
 pub use dgrad::LinearDgrad;
 pub use wgrad::LinearWgrad;
-pub(super) use wgrad::{Cut, add_columns, finish};
+pub(super) use wgrad::{Cut, add_columns, finish, record as record_wgrad};
 
 use super::prologue::{Loader, NormVars, Prologue, norm_operands};
 use crate::device::call::Call;
@@ -121,7 +121,11 @@ impl Op for Linear {
                 b.add_plain(residual, dy);
             }
             let [w, bias] = [node.inputs[1 + 2 * i], node.inputs[2 + 2 * i]];
-            wgrad::record(b, [x, dy], &norm, self.prologue, [w, bias])?;
+            let prologue = self.prologue;
+            wgrad::record(b, [x, dy], &norm, [w, bias], |modes| LinearWgrad {
+                prologue,
+                modes,
+            })?;
             gradients.push((dy, w));
         }
         if gradients.is_empty() || (!b.needs(x) && norm.is_empty()) {
@@ -207,7 +211,10 @@ pub(super) fn backward_one(
     dy: Var,
     weights: [Var; 2],
 ) -> Result<(), TapeError> {
-    wgrad::record(b, [x, dy], &[], Prologue::default(), weights)?;
+    wgrad::record(b, [x, dy], &[], weights, |modes| LinearWgrad {
+        prologue: Prologue::default(),
+        modes,
+    })?;
     if b.needs(x) {
         let dx = dgrad::record(b.tape, &[(dy, weights[0])])?;
         b.add_plain(x, dx);

@@ -9,23 +9,20 @@ use crate::ops::prologue::{Loader, Prologue};
 use crate::tape::backward::{Backward, Mode};
 use crate::tape::{Mismatch, Op, TapeError, TensorType, Var, Workspace};
 
-/// Records the gradients of weight and bias into the gradient arena.
-pub(super) fn record(
+/// Records the gradients of weight and bias into the gradient arena, by the op that `make` builds.
+pub(in crate::ops) fn record<O: Op + 'static>(
     b: &mut Backward<'_>,
     [x, dy]: [Var; 2],
     norm: &[Var],
-    prologue: Prologue,
     [w, bias]: [Var; 2],
+    make: impl FnOnce([Mode; 2]) -> O,
 ) -> Result<(), TapeError> {
     let (dw, dw_mode) = b.param_grad(w)?;
     let (db, db_mode) = b.param_grad(bias)?;
     let mut inputs = vec![x, dy];
     inputs.extend(norm);
-    let op = LinearWgrad {
-        prologue,
-        modes: [dw_mode, db_mode],
-    };
-    b.tape.push_into(op, &inputs, vec![dw, db]);
+    b.tape
+        .push_into(make([dw_mode, db_mode]), &inputs, vec![dw, db]);
     Ok(())
 }
 
