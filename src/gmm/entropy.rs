@@ -250,6 +250,11 @@ impl EntropyLoss {
         Ok(Self { spec, k, kernel })
     }
 
+    /// K.
+    pub fn attributes(&self) -> usize {
+        self.k
+    }
+
     /// Buffers for [`Self::evaluate`].
     pub fn workspace(&self) -> Workspace {
         Workspace {
@@ -278,7 +283,7 @@ impl EntropyLoss {
         };
         let task = |((z, y), (grad, buffers)): Rows| {
             let rows = z.chunks(k).zip(y.chunks(k)).zip(grad.chunks_mut(k));
-            rows.map(|((z, y), grad)| self.row(z, y, grad, buffers, scale))
+            rows.map(|((z, y), grad)| self.row((z, y), grad, buffers, scale, Kernel::product))
                 .sum::<f64>()
         };
         let width = size * k;
@@ -337,14 +342,40 @@ impl EntropyLoss {
         Ok(())
     }
 
+    /// Numbers of the buffer that [`Self::row_serial`] needs.
+    pub fn row_buffer(&self) -> usize {
+        4 * self.k
+    }
+
+    /// One row on this thread alone, nothing allocated or checked: the sum of its K losses, not divided
+    /// by B K, for logits and labels `[K]`. Its gradient times `scale` is written into `grad` `[K]`. For
+    /// callers that spread the rows of a batch over threads; a logit that is not finite makes the loss
+    /// and its gradient so.
+    pub fn row_serial(
+        &self,
+        (z, y): (&[f64], &[f64]),
+        grad: &mut [f64],
+        buffer: &mut [f64],
+        scale: f64,
+    ) -> f64 {
+        self.row((z, y), grad, buffer, scale, Kernel::product_serial)
+    }
+
     /// One row: its sum of losses (not yet divided by B K) and its gradient.
-    fn row(&self, z: &[f64], y: &[f64], grad: &mut [f64], buffers: &mut [f64], scale: f64) -> f64 {
+    fn row(
+        &self,
+        (z, y): (&[f64], &[f64]),
+        grad: &mut [f64],
+        buffers: &mut [f64],
+        scale: f64,
+        product: fn(&Kernel, &[f64], &mut [f64]),
+    ) -> f64 {
         let (errors, pulled) = buffers.split_at_mut(2 * self.k);
         let (plus, minus) = errors.split_at_mut(self.k);
         let (u, v) = pulled.split_at_mut(self.k);
         match self.spec.variant {
             Variant::Softmax | Variant::SoftmaxCe => {
-                return self.softmax_row(z, y, grad, [plus, minus], scale);
+                return self.softmax_row((z, y), grad, [plus, minus], scale, product);
             }
             Variant::Gated => fill(plus, z, y, |e| e.abs()),
             Variant::Literal => fill(plus, z, y, |e| (-e).max(0.0)),
@@ -354,9 +385,9 @@ impl EntropyLoss {
             }
         }
         if let Some(kernel) = &self.kernel {
-            kernel.product(plus, u);
+            product(kernel, plus, u);
             if matches!(self.spec.variant, Variant::Split | Variant::TwoSided) {
-                kernel.product(minus, v);
+                product(kernel, minus, v);
             }
         } else {
             u.fill(0.0);
@@ -387,11 +418,11 @@ impl EntropyLoss {
 
     fn softmax_row(
         &self,
-        z: &[f64],
-        y: &[f64],
+        (z, y): (&[f64], &[f64]),
         grad: &mut [f64],
         [deficit, weight]: [&mut [f64]; 2],
         scale: f64,
+        product: fn(&Kernel, &[f64], &mut [f64]),
     ) -> f64 {
         let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = z.iter().map(|z| (z - top).exp()).sum();
@@ -402,7 +433,7 @@ impl EntropyLoss {
                 for ((d, z), y) in deficit.iter_mut().zip(z).zip(y) {
                     *d = (y / count - (z - log_sum).exp()).max(0.0);
                 }
-                kernel.product(deficit, weight);
+                product(kernel, deficit, weight);
             }
             None => weight.iter_mut().zip(y).for_each(|(w, y)| *w = y / count),
         }
