@@ -47,5 +47,5 @@ fn references_are_met() {
             }
         }
     }
-    assert!(count >= 4, "only {count} references found");
+    assert!(count >= 5, "only {count} references found");
 }

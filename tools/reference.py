@@ -7,6 +7,9 @@ by computing them again from the weights and inputs they hold:
     tools/reference.py CONFIG.json OUT --tokens 40 --batch 2 --seed 1 [--timesteps 7,93]
     tools/reference.py --check DIR [DIR ..]
 
+With --classifier the network has the attribute classifier at its bottleneck, and the
+gradients are those of MSE + weight * its loss.
+
 A folder holds config.json, weights.safetensors, io.safetensors (inputs, target,
 output and the output of every part), grads.safetensors, adamw_step1.safetensors,
 ema_step3.safetensors and meta.json (loss, norms, hyperparameters). Weights and
@@ -43,17 +46,26 @@ LIMIT = 1e-6  # --check: float64 on another machine, both sides rounded to float
 # ---- the network ---------------------------------------------------------------------
 
 
+def network(config, attributes):
+    """The network of `config`, with a classifier of so many attributes if there are any."""
+    net = UNet2DConditionModel(**{k: v for k, v in config.items() if not k.startswith("_")})
+    if attributes:
+        net.classifier = torch.nn.Linear(config["block_out_channels"][-1], attributes)
+    return net
+
+
 def build(config, weights, dtype):
     """The network of `config` with these weights."""
-    net = UNet2DConditionModel(**{k: v for k, v in config.items() if not k.startswith("_")})
+    bias = weights.get("classifier.bias")
+    net = network(config, 0 if bias is None else len(bias))
     net.load_state_dict(weights)
     return net.to(dtype)
 
 
-def random_weights(config, generator):
+def random_weights(config, attributes, generator):
     """Every tensor random, so that each one matters: matrices and kernels normal with
     variance 1/fan_in, biases 0.1 n, norm weights 1 + 0.2 n."""
-    net = UNet2DConditionModel(**{k: v for k, v in config.items() if not k.startswith("_")})
+    net = network(config, attributes)
     weights = {}
     for name, like in net.state_dict().items():
         n = torch.randn(like.shape, generator=generator)
@@ -103,9 +115,24 @@ def forward(net, io, sample, tokens):
     return net(sample, io["timesteps"], encoder_hidden_states=tokens, class_labels=labels).sample
 
 
-def gradients(net, io, dtype, keep=None):
-    """Loss, output and the gradient of every tensor and input; `keep` collects `after.X`."""
-    hooks = []
+def classifier_loss(logits, labels, spec):
+    """Mean over all elements of w * cross-entropy: w = 1 (bce), or floor + gain * the mean of the
+    other attributes' errors under a Gaussian window, as a constant (ngmg)."""
+    cross_entropy = torch.nn.functional.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    if spec["loss"] == "bce":
+        return cross_entropy.mean()
+    at = torch.arange(logits.shape[1], dtype=logits.dtype)
+    kernel = torch.exp(-((at[:, None] - at) ** 2) / (2 * spec["sigma"] ** 2)).fill_diagonal_(0)
+    error = (labels - torch.sigmoid(logits)).abs().detach()
+    weights = spec["floor"] + spec["gain"] * (error @ kernel.T) / kernel.sum(1)
+    return (weights * cross_entropy).mean()
+
+
+def gradients(net, io, dtype, spec, keep=None):
+    """Losses (noise, classifier), output and the gradient of every tensor and input; `keep`
+    collects `after.X`."""
+    bottleneck = []
+    hooks = [net.mid_block.register_forward_hook(lambda _module, _args, out: bottleneck.append(out))]
     for name, module in parts(net).items() if keep is not None else ():
 
         def hook(_module, _args, out, name=name):
@@ -117,13 +144,21 @@ def gradients(net, io, dtype, keep=None):
     net.zero_grad()
     output = forward(net, io, sample, tokens)
     loss = (output - io["target"].to(dtype)).square().mean()
-    loss.backward()
+    losses, total = [loss.item()], loss
+    if spec:
+        logits = net.classifier(bottleneck[0].mean((2, 3)))
+        extra = classifier_loss(logits, io["attributes"].to(dtype), spec)
+        losses.append(extra.item())
+        total = loss + spec["weight"] * extra
+        if keep is not None:
+            keep["after.classifier"] = logits.detach().clone()
+    total.backward()
     for hook in hooks:
         hook.remove()
     grads = {name: p.grad.clone() for name, p in net.named_parameters()}
     grads["input.sample"] = sample.grad
     grads["input.encoder_hidden_states"] = tokens.grad
-    return loss.item(), output.detach(), grads
+    return losses, output.detach(), grads
 
 
 # ---- training ------------------------------------------------------------------------
@@ -141,7 +176,7 @@ def adamw(weights, grads, moments, k, h):
         w.sub_(h["lr"] * m_hat / (v_hat.sqrt() + h["eps"]))
 
 
-def compute(config, weights, io, h):
+def compute(config, weights, io, h, spec):
     """Everything a reference holds beyond its inputs: tensors by file, and meta numbers."""
     net = build(config, weights, torch.float64)
     params = {name: p.data for name, p in net.named_parameters()}
@@ -149,8 +184,8 @@ def compute(config, weights, io, h):
     after, moments, losses = {}, {}, []
     for k in range(1, STEPS + 1):
         first = k == 1
-        loss, output, grads = gradients(net, io, torch.float64, after if first else None)
-        losses.append(loss)
+        both, output, grads = gradients(net, io, torch.float64, spec, after if first else None)
+        losses.append(both)
         adamw(params, grads, moments, k, h)
         for name, w in params.items():
             ema[name].mul_(h["ema_decay"]).add_(w, alpha=1 - h["ema_decay"])
@@ -164,11 +199,12 @@ def compute(config, weights, io, h):
         "adamw_step1": step1,
         "ema_step3": ema,
     }
+    noise, *classifier = zip(*losses)
     own = {name: g for name, g in first_grads.items() if name in params}
     meta = {
-        "loss": losses[0],
+        "loss": noise[0],
         "loss_is": "mean over all elements of (output - target)^2",
-        "loss_before_each_of_3_steps": losses,
+        "loss_before_each_of_3_steps": list(noise),
         "grad_global_l2": math.sqrt(sum(g.square().sum().item() for g in own.values())),
         "grad_l2": {name: own[name].norm().item() for name in params},
         "adamw": h,
@@ -177,12 +213,16 @@ def compute(config, weights, io, h):
         "adamw_step3_sum": {name: params[name].sum().item() for name in SUMMED},
         "adamw_step3_l2": {name: w.norm().item() for name, w in params.items()},
     }
+    if spec:
+        meta["classifier"] = spec
+        meta["classifier_loss_before_each_of_3_steps"] = list(classifier[0])
     return files, meta
 
 
-def float32_error(config, weights, io, files, loss):
+def float32_error(config, weights, io, files, loss, spec):
     """How far torch itself is from the float64 numbers when it computes in float32."""
-    loss32, output32, grads32 = gradients(build(config, weights, torch.float32), io, torch.float32)
+    net = build(config, weights, torch.float32)
+    (loss32, *_), output32, grads32 = gradients(net, io, torch.float32, spec)
     names = [name for name in grads32 if not name.startswith("input.")]
     grads = files["grads"]
 
@@ -222,9 +262,16 @@ def make(args):
         timesteps = torch.randint(0, 100, (args.batch,), generator=generator)
     if len(timesteps) != args.batch:
         sys.exit(f"--timesteps names {len(timesteps)} steps for a batch of {args.batch}")
-    weights = random_weights(config, generator)
+    spec = None
+    if args.classifier:
+        spec = {"loss": args.classifier, "weight": args.classifier_weight}
+        if args.classifier == "ngmg":
+            spec |= {"floor": args.ngmg_floor, "gain": 1.0, "sigma": 5.0}
+    weights = random_weights(config, args.tokens if spec else 0, generator)
     io = random_inputs(config, args.tokens, args.batch, timesteps, generator)
-    files, numbers = compute(config, weights, io, ADAMW)
+    if spec:
+        io["attributes"] = torch.randint(0, 2, (args.batch, args.tokens), generator=generator)
+    files, numbers = compute(config, weights, io, ADAMW, spec)
     meta = {
         "name": args.name or Path(args.out).name,
         "seed": args.seed,
@@ -233,7 +280,7 @@ def make(args):
         "params": sum(w.numel() for w in weights.values()),
         "tensors": len(weights),
         **numbers,
-        "torch_float32_relative_error": float32_error(config, weights, io, files, numbers["loss"]),
+        "torch_float32_relative_error": float32_error(config, weights, io, files, numbers["loss"], spec),
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
     }
     out = Path(args.out)
@@ -252,9 +299,11 @@ def check(folder):
     folder = Path(folder)
     config, meta = (json.loads((folder / f).read_text()) for f in ("config.json", "meta.json"))
     held = load_file(folder / "io.safetensors")
-    io = {k: held[k] for k in ("sample", "timesteps", "encoder_hidden_states", "target")}
+    spec = meta.get("classifier")
+    inputs = ["sample", "timesteps", "encoder_hidden_states", "target"] + ["attributes"] * bool(spec)
+    io = {k: held[k] for k in inputs}
     weights = load_file(folder / "weights.safetensors")
-    files, numbers = compute(config, weights, io, meta["adamw"])
+    files, numbers = compute(config, weights, io, meta["adamw"], spec)
     print(f"{folder}: {sum(w.numel() for w in weights.values()):,} parameters, batch {len(io['sample'])}")
     good = True
 
@@ -287,6 +336,9 @@ def differences(now, then):
     if isinstance(now, (list, tuple)):
         for a, b in zip(now, then, strict=True):
             yield from differences(a, b)
+    elif isinstance(now, str):
+        if now != then:
+            sys.exit(f"meta.json: {then!r} instead of {now!r}")
     elif isinstance(now, float):
         yield abs(now - then) / max(abs(then), 1e-3)
 
@@ -299,6 +351,9 @@ def main():
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timesteps", help="one per image, comma separated; default: random below 100")
+    parser.add_argument("--classifier", choices=["bce", "ngmg"], help="add the attribute classifier with this loss")
+    parser.add_argument("--classifier-weight", type=float, default=0.1)
+    parser.add_argument("--ngmg-floor", type=float, default=1.0)
     parser.add_argument("--name", help="the name in meta.json; default: the folder's")
     parser.add_argument("--check", nargs="+", metavar="DIR", help="check these folders instead")
     args = parser.parse_args()

@@ -14,6 +14,7 @@ use gmmk::model::{ConfigError, NetworkConfig};
 use gmmk::report::files::human_bytes;
 use gmmk::tape::Arena;
 use gmmk::train::checkpoint::{self, Checkpoint};
+use gmmk::train::classifier::ClassifierKind;
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
 use gmmk::train::metrics::MetricsRow;
@@ -38,6 +39,26 @@ enum Code {
     On,
     /// The paper as printed
     None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Classifier {
+    /// No classifier
+    None,
+    /// Binary cross-entropy
+    Bce,
+    /// NGMG entropy: cross-entropy that weighs an attribute by its neighbours' errors
+    Ngmg,
+}
+
+impl Classifier {
+    fn kind(self) -> ClassifierKind {
+        match self {
+            Classifier::None => ClassifierKind::None,
+            Classifier::Bce => ClassifierKind::Bce,
+            Classifier::Ngmg => ClassifierKind::Ngmg,
+        }
+    }
 }
 
 /// Options of `gmmk train`; the defaults stand in the run's config.toml.
@@ -86,6 +107,15 @@ pub struct TrainArgs {
     /// Mirror training pictures at random [default: on]
     #[arg(long, value_enum)]
     flip: Option<Switch>,
+    /// Loss of an attribute classifier at the bottleneck, trained along [default: none]
+    #[arg(long, value_enum, value_name = "LOSS")]
+    classifier: Option<Classifier>,
+    /// Weight of the classifier's loss beside the noise's [default: 0.1]
+    #[arg(long, value_name = "X")]
+    classifier_weight: Option<f64>,
+    /// Constant part of an attribute's weight in the ngmg loss; 0 is the pure NGMG loss [default: 1]
+    #[arg(long, value_name = "X")]
+    ngmg_floor: Option<f64>,
     /// A page of samples every so often [default: 500steps]
     #[arg(long, value_name = "N")]
     sample_every: Option<Length>,
@@ -121,6 +151,12 @@ impl TrainArgs {
         set(&mut config.threads, &self.threads);
         set(&mut config.latent, &self.latent);
         set(&mut config.schedule, &self.schedule);
+        set(
+            &mut config.classifier,
+            &self.classifier.map(Classifier::kind),
+        );
+        set(&mut config.classifier_weight, &self.classifier_weight);
+        set(&mut config.ngmg_floor, &self.ngmg_floor);
         set(&mut config.sample_every, &self.sample_every);
         set(&mut config.save_every, &self.save_every);
         set(
@@ -143,6 +179,18 @@ impl TrainArgs {
         if self.data.is_some() {
             config.data_path = self.data.clone();
         }
+    }
+
+    /// Refuses options that this run has no use for.
+    fn check_classifier(&self, config: &RunConfig) -> Result<()> {
+        let kind = config.classifier;
+        if self.classifier_weight.is_some() && kind == ClassifierKind::None {
+            bail!("--classifier-weight without a classifier; add --classifier bce or ngmg");
+        }
+        if self.ngmg_floor.is_some() && kind != ClassifierKind::Ngmg {
+            bail!("--ngmg-floor with the classifier `{kind}`; it belongs to --classifier ngmg");
+        }
+        Ok(())
     }
 
     /// The configuration of a new run.
@@ -177,6 +225,7 @@ impl TrainArgs {
             }
         }
         self.apply(&mut config);
+        self.check_classifier(&config)?;
         config.validate()?;
         check_device(&config)?;
         Ok(config)
@@ -257,6 +306,7 @@ fn resumed_config(args: &TrainArgs, folder: &Path) -> Result<(RunConfig, RunConf
         wanted.data = args.dataset.kind();
     }
     args.apply(&mut wanted);
+    args.check_classifier(&wanted)?;
     resume_difference(&saved, &wanted)?;
     wanted.validate()?;
     check_device(&wanted)?;

@@ -1,7 +1,9 @@
 //! Training: configuration, the step, the loop, and what a run keeps.
 
 pub mod checkpoint;
+pub mod classifier;
 pub mod config;
+pub mod held_out;
 pub mod length;
 pub mod metrics;
 pub mod page;

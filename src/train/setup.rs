@@ -6,6 +6,7 @@ use crate::data::Packed;
 use crate::device::memory::available_bytes;
 use crate::diffusion::generate::{Conditioning, Generator};
 use crate::diffusion::schedule::{Schedule, ScheduleError};
+use crate::gmm::entropy::{EntropyError, EntropyLoss};
 use crate::model::preset::{PRESETS, Preset};
 use crate::model::{ConfigError, NetworkConfig, UNet};
 use crate::ops::adamw::COUNTERS;
@@ -32,6 +33,14 @@ pub enum SetupError {
     /// The schedule is wrong.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The classifier's loss cannot be.
+    #[error("the classifier of {attributes} attributes: {source}")]
+    Classifier {
+        /// Attributes of the data.
+        attributes: usize,
+        /// Why.
+        source: EntropyError,
+    },
     /// The network does not fit the data.
     #[error("the network does not fit the data: {what}: expected {expected}, found {found}")]
     Data {
@@ -104,6 +113,8 @@ pub struct Setup {
     pub schedule: Schedule,
     /// How attributes become tokens.
     pub conditioning: Conditioning,
+    /// Loss of the network's attribute classifier, if it has one.
+    pub classifier: Option<EntropyLoss>,
 }
 
 /// Pictures of a sample page that are drawn at a time, in a run with this batch.
@@ -141,7 +152,15 @@ impl Setup {
     /// # Errors
     /// See [`SetupError`].
     pub fn new(config: RunConfig, attributes: usize) -> Result<Self, SetupError> {
-        let net = UNet::new(network(&config)?);
+        let classifier = config
+            .classifier
+            .loss(config.ngmg_floor, attributes)
+            .map_err(|source| SetupError::Classifier { attributes, source })?;
+        let network = network(&config)?;
+        let net = match classifier {
+            Some(_) => UNet::with_classifier(network, attributes),
+            None => UNet::new(network),
+        };
         let shape = net.config();
         for (what, found) in [
             ("input channels", shape.in_channels),
@@ -178,6 +197,7 @@ impl Setup {
             net,
             schedule,
             conditioning,
+            classifier,
         })
     }
 
@@ -196,6 +216,7 @@ impl Setup {
             config: &self.config,
             schedule: &self.schedule,
             conditioning: &self.conditioning,
+            classifier: self.classifier.as_ref(),
         }
     }
 

@@ -5,11 +5,13 @@ use crate::data::Batch;
 use crate::device::pool::Pool;
 use crate::diffusion::generate::Conditioning;
 use crate::diffusion::schedule::Schedule;
+use crate::gmm::entropy::EntropyLoss;
 use crate::gmm::latent::LatentKind;
 use crate::model::UNet;
-use crate::model::unet::{Inputs, Purpose};
+use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::ops::adamw::{AdamWConfig, adamw};
 use crate::ops::add;
+use crate::ops::attribute_loss::attribute_loss;
 use crate::ops::mse::mse;
 use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
@@ -58,17 +60,26 @@ impl Feed {
         }
     }
 
-    fn write(&self, exe: &mut Executable, batch: &Batch, latents: &[u64], seed: u64) {
+    fn write(&self, exe: &mut Executable, batch: &Batch, tokens: Tokens<'_>, seed: u64) {
         exe.write(self.images, &batch.images);
-        exe.write(self.attributes, &batch.attributes);
+        exe.write(self.attributes, tokens.attributes);
         let words = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u32> {
             numbers.flat_map(split).collect()
         };
-        exe.write(self.rows, &words(&mut latents.iter().copied()));
+        exe.write(self.rows, &words(&mut tokens.latents.iter().copied()));
         let samples = batch.first_sample..batch.first_sample + batch.rows.len() as u64;
         exe.write(self.samples, &words(&mut samples.into_iter()));
         exe.write(self.seed, &split(seed));
     }
+}
+
+/// What the conditioning tokens of a batch are made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    /// Attributes `[b, k]`, 0 or 1.
+    pub attributes: &'a [u8],
+    /// Numbers of the latents, `[b]`: pictures' rows, or sample numbers where Z is fresh.
+    pub latents: &'a [u64],
 }
 
 /// What a step computes, apart from the batch size.
@@ -82,6 +93,8 @@ pub struct Recipe<'a> {
     pub schedule: &'a Schedule,
     /// How attributes become tokens.
     pub conditioning: &'a Conditioning,
+    /// Loss of the network's attribute classifier, if it has one.
+    pub classifier: Option<&'a EntropyLoss>,
 }
 
 /// Results of a step that the host reads.
@@ -89,6 +102,8 @@ pub struct Recipe<'a> {
 pub struct StepResult {
     /// Mean squared error of the predicted noise.
     pub loss: f32,
+    /// Loss of the attribute classifier, without its weight in the sum.
+    pub classifier_loss: Option<f32>,
     /// Global norm of the gradient before clipping.
     pub grad_norm: f32,
     /// The update was made: the gradient was finite.
@@ -100,23 +115,31 @@ struct Recorded {
     feed: Feed,
     rates: Var,
     loss: Var,
+    classifier_loss: Option<Var>,
     norm: Var,
 }
 
-/// Records pictures, noise, tokens and the network; returns the predicted and the true noise.
-/// Without `t` the time steps are drawn.
+/// A recorded prediction.
+struct Prediction {
+    network: Outputs,
+    noise: Var,
+    logits: Option<Var>,
+}
+
+/// Records pictures, noise, tokens, the network and its classifier. Without `t` the time steps are drawn.
 fn predict(
     recipe: &Recipe<'_>,
     tape: &mut Tape,
     feed: &Feed,
     t: Option<Var>,
     purpose: Purpose,
-) -> Result<[Var; 2], TapeError> {
+) -> Result<Prediction, TapeError> {
     let Recipe {
         net,
         config,
         schedule,
         conditioning,
+        ..
     } = recipe;
     let (seed, samples) = (feed.seed, feed.samples);
     let flip = config.flip && purpose == Purpose::Train;
@@ -137,7 +160,12 @@ fn predict(
         timestep: t,
         tokens: tape.push_one(op, &[feed.attributes, seed, feed.rows])?,
     };
-    Ok([net.record(tape, inputs, purpose)?.output, noisy[1]])
+    let network = net.record(tape, inputs, purpose)?;
+    Ok(Prediction {
+        logits: net.classify(tape, &network, purpose)?,
+        noise: noisy[1],
+        network,
+    })
 }
 
 fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeError> {
@@ -145,9 +173,18 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
     let mut tape = Tape::new();
     let feed = Feed::declare(&mut tape, net, recipe.conditioning.attributes, batch);
     let rates = tape.input("rates", TensorType::f32(&[2]));
-    let [output, noise] = predict(recipe, &mut tape, &feed, None, Purpose::Train)?;
-    let [loss, _] = mse(&mut tape, output, noise)?;
-    tape.backward(&[loss], add::sum)?;
+    let predicted = predict(recipe, &mut tape, &feed, None, Purpose::Train)?;
+    let [loss, _] = mse(&mut tape, predicted.network.output, predicted.noise)?;
+    let mut losses = vec![loss];
+    if let (Some(logits), Some(classifier)) = (predicted.logits, recipe.classifier) {
+        let weight = config.classifier_weight;
+        let labels = feed.attributes;
+        let [loss, _] = tape.scope("classifier", |tape| {
+            attribute_loss(tape, logits, labels, classifier.clone(), weight)
+        })?;
+        losses.push(loss);
+    }
+    tape.backward(&losses, add::sum)?;
     let optimizer = AdamWConfig {
         betas: config.betas,
         eps: config.eps,
@@ -155,7 +192,9 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
         clip: Some(config.clip),
     };
     let norm = adamw(&mut tape, net.table().elements(), rates, optimizer)?;
-    tape.keep(loss);
+    for &loss in &losses {
+        tape.keep(loss);
+    }
     tape.keep(norm);
     Ok((
         tape,
@@ -163,6 +202,7 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
             feed,
             rates,
             loss,
+            classifier_loss: losses.get(1).copied(),
             norm,
         },
     ))
@@ -182,6 +222,7 @@ pub struct TrainStep {
     vars: Recorded,
     seed: u64,
     fresh: bool,
+    classifier_weight: f64,
 }
 
 impl TrainStep {
@@ -198,6 +239,7 @@ impl TrainStep {
             vars,
             seed: recipe.config.seed,
             fresh,
+            classifier_weight: recipe.config.classifier_weight,
         })
     }
 
@@ -215,9 +257,13 @@ impl TrainStep {
         } else {
             &batch.rows
         };
+        let tokens = Tokens {
+            attributes: &batch.attributes,
+            latents,
+        };
         self.vars
             .feed
-            .write(&mut self.exe, batch, latents, self.seed);
+            .write(&mut self.exe, batch, tokens, self.seed);
         self.exe
             .write(self.vars.rates, &[lr as f32, ema_decay as f32]);
     }
@@ -229,6 +275,10 @@ impl TrainStep {
         let norm = self.exe.read(self.vars.norm);
         StepResult {
             loss: self.exe.read(self.vars.loss)[0],
+            classifier_loss: self
+                .vars
+                .classifier_loss
+                .map(|loss| (f64::from(self.exe.read(loss)[0]) / self.classifier_weight) as f32),
             grad_norm: norm[0],
             updated: norm[1] != 0.0,
         }
@@ -250,12 +300,20 @@ impl TrainStep {
     }
 }
 
-/// The loss on given pictures at given time steps: the held-out measurement.
+/// Loss and classifier's logits on given pictures at given time steps: the held-out measurement.
 pub struct LossProbe {
     exe: Executable,
     vars: ProbeVars,
     seed: u64,
-    fresh: bool,
+}
+
+/// What a measurement finds.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// Mean squared error of each picture's noise, `[b]`.
+    pub losses: Vec<f32>,
+    /// Logits of the classifier, `[b, k]`.
+    pub logits: Option<Vec<f32>>,
 }
 
 /// Variables of a recorded measurement.
@@ -263,16 +321,28 @@ struct ProbeVars {
     feed: Feed,
     t: Var,
     losses: Var,
+    logits: Option<Var>,
 }
 
 fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), TapeError> {
     let mut tape = Tape::new();
     let feed = Feed::declare(&mut tape, recipe.net, recipe.conditioning.attributes, batch);
     let t = tape.input("t", TensorType::u32(&[batch]));
-    let [output, noise] = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
-    let [_, losses] = mse(&mut tape, output, noise)?;
-    tape.keep(losses);
-    Ok((tape, ProbeVars { feed, t, losses }))
+    let predicted = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
+    let [_, losses] = mse(&mut tape, predicted.network.output, predicted.noise)?;
+    let logits = predicted.logits;
+    for var in [losses].into_iter().chain(logits) {
+        tape.keep(var);
+    }
+    Ok((
+        tape,
+        ProbeVars {
+            feed,
+            t,
+            losses,
+            logits,
+        },
+    ))
 }
 
 /// The memory plan of the held-out measurement, without allocating anything.
@@ -291,30 +361,27 @@ impl LossProbe {
     pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
         let (tape, vars) = record_probe(recipe, batch)?;
         let exe = Executable::new(tape, pool.clone())?;
-        let fresh = recipe.config.latent == LatentKind::Fresh;
         let seed = recipe.config.seed;
-        Ok(Self {
-            exe,
-            vars,
-            seed,
-            fresh,
-        })
+        Ok(Self { exe, vars, seed })
     }
 
-    /// Loss of each picture of `batch` at the step indices `t` (t - 1), under `weights`.
+    /// Measures the pictures of `batch` at the step indices `t` (t - 1) with these `tokens`, under
+    /// `weights`.
     pub fn run(
         &mut self,
         (state, weights): (&mut State, Arena),
         batch: &Batch,
+        tokens: Tokens<'_>,
         t: &[u32],
-    ) -> Vec<f32> {
-        let fresh: Vec<u64> = (batch.first_sample..).take(batch.rows.len()).collect();
-        let latents = if self.fresh { &fresh } else { &batch.rows };
+    ) -> Measured {
         self.vars
             .feed
-            .write(&mut self.exe, batch, latents, self.seed);
+            .write(&mut self.exe, batch, tokens, self.seed);
         self.exe.write(self.vars.t, t);
         self.exe.run(state, weights);
-        self.exe.read(self.vars.losses)
+        Measured {
+            losses: self.exe.read(self.vars.losses),
+            logits: self.vars.logits.map(|logits| self.exe.read(logits)),
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! The training loop.
 
 use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Counters, Part};
+use super::held_out::{HeldOut, Measurement};
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
 use super::run_dir::RunDir;
 use super::setup::{Setup, page_batch};
-use super::step::{LossProbe, StepError, StepResult, TrainStep};
+use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
 use super::tensors::{StateTensors, restore, restore_counters};
-use crate::data::{Batch, DataError, Loader, Packed, RequestError};
+use crate::data::{DataError, Loader, Packed, RequestError};
 use crate::device::memory::peak_resident_bytes;
 use crate::device::pool::Pool;
 use crate::diffusion::generate::{GenerateError, Generator};
@@ -92,12 +93,8 @@ const LOG_EVERY: u64 = 10;
 const PATIENCE: u64 = 100;
 /// Steps without a finite gradient that are told one by one.
 const NAMED_SKIPS: u64 = 10;
-/// Held-out pictures that are measured, at the most.
-const HELD_OUT: usize = 256;
 /// Steps of the sampler on the pages.
 const PAGE_STEPS: u32 = 50;
-/// Sample numbers of held-out pictures start here, far from those of training.
-const HELD_OUT_SAMPLES: u64 = 1 << 48;
 /// Training rows that a checkpoint keeps.
 const ROWS: usize = 1000;
 
@@ -108,7 +105,7 @@ pub struct Trainer<'a> {
     data: Arc<Packed>,
     state: State,
     step: TrainStep,
-    probe: Option<Probe>,
+    held_out: Option<HeldOut>,
     pages: Pages,
     loader: Loader,
     counters: Counters,
@@ -124,15 +121,10 @@ pub struct Trainer<'a> {
 struct Window {
     steps: u64,
     loss: f64,
+    classifier_loss: Option<f64>,
     grad_norm: f64,
     wait: f64,
     seconds: f64,
-}
-
-/// The held-out measurement: batches and their time steps never change.
-struct Probe {
-    program: LossProbe,
-    batches: Vec<(Batch, Vec<u32>, usize)>,
 }
 
 /// The sample pages.
@@ -172,7 +164,7 @@ impl<'a> Trainer<'a> {
         let kept = metrics::cut(&run.metrics(), counters.step)?;
         Ok(Self {
             step: TrainStep::new(&setup.recipe(), batch, pool)?,
-            probe: Probe::new(setup, &data, pool)?,
+            held_out: HeldOut::new(setup, &data, pool)?,
             pages: Pages::new(setup, &data, pool)?,
             loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
             metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
@@ -217,8 +209,8 @@ impl<'a> Trainer<'a> {
             let saves = last || step.is_multiple_of(save_every);
             let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
-                let held_out = samples.then(|| self.held_out()).flatten();
-                self.log(held_out, observer)?;
+                let measured = samples.then(|| self.measure()).flatten();
+                self.log(measured, observer)?;
             }
             if samples {
                 self.draw_page(stop, observer)?;
@@ -241,6 +233,7 @@ impl<'a> Trainer<'a> {
         let batch = self.loader.next()?;
         let StepResult {
             loss,
+            classifier_loss,
             grad_norm,
             updated,
         } = self.step.run(&mut self.state, batch, rates);
@@ -266,6 +259,9 @@ impl<'a> Trainer<'a> {
         let window = &mut self.window;
         window.steps += 1;
         window.loss += f64::from(loss);
+        if let Some(loss) = classifier_loss {
+            *window.classifier_loss.get_or_insert(0.0) += f64::from(loss);
+        }
         window.grad_norm += f64::from(grad_norm);
         window.wait += self.loader.wait_seconds();
         window.seconds += start.elapsed().as_secs_f64();
@@ -282,7 +278,7 @@ impl<'a> Trainer<'a> {
     /// Writes a line of metrics and starts a new window.
     fn log(
         &mut self,
-        held_out: Option<f64>,
+        measured: Option<Measurement>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let window = std::mem::take(&mut self.window);
@@ -302,7 +298,15 @@ impl<'a> Trainer<'a> {
             ("data_wait".into(), window.wait / window.seconds.max(1e-9)),
             ("skipped".into(), self.counters.skipped as f64),
         ];
-        values.extend(held_out.map(|loss| ("held_out_loss".to_string(), loss)));
+        let classifier_loss = window.classifier_loss.map(|loss| loss / steps);
+        values.extend(classifier_loss.map(|loss| ("classifier_loss".to_string(), loss)));
+        if let Some(measured) = &measured {
+            values.push(("held_out_loss".into(), measured.loss));
+            if let Some(scores) = &measured.classifier {
+                values.extend(scores.metrics(self.data.attribute_names()));
+                observer.note(&format!("classifier, held out: {scores}"));
+            }
+        }
         values.extend(peak_resident_bytes().map(|b| ("peak_rss_bytes".to_string(), b as f64)));
         let row = MetricsRow {
             step: self.counters.step,
@@ -317,16 +321,10 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Mean loss of the averaged weights on held-out pictures at fixed noise and times.
-    fn held_out(&mut self) -> Option<f64> {
-        let probe = self.probe.as_mut()?;
-        let (mut sum, mut count) = (0.0, 0);
-        for (batch, t, valid) in &probe.batches {
-            let losses = probe.program.run((&mut self.state, Arena::Ema), batch, t);
-            sum += losses[..*valid].iter().map(|&l| f64::from(l)).sum::<f64>();
-            count += valid;
-        }
-        Some(sum / count.max(1) as f64)
+    /// The averaged weights on held-out pictures.
+    fn measure(&mut self) -> Option<Measurement> {
+        let held_out = self.held_out.as_mut()?;
+        Some(held_out.measure(&mut self.state, Arena::Ema))
     }
 
     fn draw_page(
@@ -409,48 +407,6 @@ fn training_rows(data: &Packed) -> impl Iterator<Item = &[u8]> {
     let indices = data.train_indices();
     let count = indices.len().min(ROWS);
     (0..count).map(move |i| data.attributes(indices[i * indices.len() / count] as usize))
-}
-
-impl Probe {
-    fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Option<Self>, TrainError> {
-        let indices = data.held_out_indices();
-        let count = indices.len().min(HELD_OUT);
-        if count == 0 {
-            return Ok(None);
-        }
-        let batch = (setup.config.batch as usize).min(count);
-        let pick = |i: usize| indices[i * indices.len() / count] as usize;
-        let t_max = u64::from(setup.schedule.t_max());
-        // Time steps are spread evenly, in an order unrelated to the pictures'.
-        let t = |i: usize| {
-            ((((i as u64 * 89) % count as u64) * 2 + 1) * t_max / (2 * count as u64)) as u32
-        };
-        let batches = (0..count)
-            .step_by(batch)
-            .map(|first| {
-                let slots: Vec<usize> = (first..first + batch).map(|i| i.min(count - 1)).collect();
-                let batch = Batch {
-                    images: slots
-                        .iter()
-                        .flat_map(|&i| data.image(pick(i)).iter().copied())
-                        .collect(),
-                    attributes: slots
-                        .iter()
-                        .flat_map(|&i| data.attributes(pick(i)).iter().copied())
-                        .collect(),
-                    rows: slots.iter().map(|&i| data.row(pick(i))).collect(),
-                    first_sample: HELD_OUT_SAMPLES + first as u64,
-                };
-                (
-                    batch,
-                    slots.iter().map(|&i| t(i)).collect(),
-                    (count - first).min(slots.len()),
-                )
-            })
-            .collect();
-        let program = LossProbe::new(&setup.recipe(), batch, pool)?;
-        Ok(Some(Self { program, batches }))
-    }
 }
 
 impl Pages {

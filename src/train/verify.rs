@@ -293,17 +293,21 @@ pub fn verify(reference: &Reference, pool: &Arc<Pool>) -> Result<Report, VerifyE
     let initial = weights.arena(reference, &h.net)?;
     let mut state = fresh_state(&initial)?;
     h.exe.write(h.rates, &rates);
-    let mut losses = Vec::new();
+    let (mut losses, mut classifier_losses) = (Vec::new(), Vec::new());
     let mut checks = Vec::new();
     for step in 0..3 {
         h.exe.run(&mut state, Arena::Params);
         losses.push(f64::from(h.exe.read(h.loss)[0]));
+        if let Some(head) = &h.classifier {
+            classifier_losses.push(f64::from(h.exe.read(head.loss)[0]) / head.weight);
+        }
         if step == 0 {
             check_forward(reference, &h, &io, &mut checks)?;
             check_gradients(reference, &h, &meta, &state, &mut checks)?;
         }
     }
-    check_losses(&losses, &meta, &mut checks);
+    check_losses("loss", &losses, &meta, &mut checks);
+    check_losses("classifier_loss", &classifier_losses, &meta, &mut checks);
     check_average(reference, &h.net, &state, &mut checks)?;
     check_optimizer(
         reference,
@@ -353,7 +357,11 @@ fn check_forward(
         error,
         limit: 1e-5,
     });
-    for (part, var) in &h.outputs.parts {
+    let logits = h
+        .classifier
+        .as_ref()
+        .map(|c| ("classifier".to_string(), c.logits));
+    for (part, var) in h.outputs.parts.iter().chain(&logits) {
         let name = format!("after.{part}");
         let Some((shape, want)) = io.tensors.get(&name) else {
             continue;
@@ -426,8 +434,8 @@ fn check_gradients(
     Ok(())
 }
 
-fn check_losses(losses: &[f64], meta: &Value, checks: &mut Vec<Check>) {
-    let before = &meta["loss_before_each_of_3_steps"];
+fn check_losses(name: &str, losses: &[f64], meta: &Value, checks: &mut Vec<Check>) {
+    let before = &meta[format!("{name}_before_each_of_3_steps")];
     for (i, &loss) in losses.iter().enumerate() {
         let Some(want) = before[i].as_f64() else {
             continue;
@@ -437,7 +445,7 @@ fn check_losses(losses: &[f64], meta: &Value, checks: &mut Vec<Check>) {
         // may differ a little more.
         let limit = if i == 0 { 1e-5 } else { 1e-4 };
         checks.push(Check {
-            name: format!("loss before step {}", i + 1),
+            name: format!("{} before step {}", name.replace('_', " "), i + 1),
             measure: "relative",
             error,
             limit,

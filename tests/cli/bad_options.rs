@@ -17,6 +17,12 @@ fn values_out_of_range_are_refused() {
             &["celeba63", "did you mean `celeba64`?"],
         ),
         ("--preset", "x", &["no preset `x`", "tiny, nano"]),
+        (
+            "--classifier-weight",
+            "0.1",
+            &["without a classifier", "--classifier bce or ngmg"],
+        ),
+        ("--ngmg-floor", "0", &["`none`", "--classifier ngmg"]),
     ] {
         fails(dir.path(), &training("run", &[option, value]), words);
     }
@@ -48,6 +54,7 @@ fn wrong_usage_has_its_own_exit_code() {
         ("--lr", "fast", &["fast", "--lr"]),
         ("--device", "tpu", &["tpu", "auto, cpu"]),
         ("--flip", "maybe", &["maybe", "on, off"]),
+        ("--classifier", "softmax", &["softmax", "none, bce, ngmg"]),
         ("--latent", "sometimes", &["sometimes", "fixed"]),
         (
             "--schedule",

@@ -45,6 +45,57 @@ fn the_same_seed_gives_the_same_bits() {
     assert_ne!(tensors(a), tensors(&dir.path().join("other")));
 }
 
+/// A run with the NGMG classifier logs what the classifier reads, and goes on after a stop with the
+/// same bits, its own two tensors among them.
+#[test]
+fn a_classifier_is_trained_measured_and_resumed() {
+    let dir = place();
+    let with = ["--classifier", "ngmg", "--classifier-weight", "0.5"];
+    let ran = done(dir.path(), &training("whole", &with));
+    assert!(ran.err.contains("classifier, held out: "), "{}", ran.err);
+    done(
+        dir.path(),
+        &training("parts", &[&with[..], &["--steps", "20"]].concat()),
+    );
+    let on = ["train", "faces", "--out", "parts", "--resume"];
+    done(dir.path(), &[&on[..], &["--steps", "40"]].concat());
+    let [whole, parts] = ["whole", "parts"].map(|name| dir.path().join(name));
+    assert_same(&whole, &parts);
+    let found = tensors(&whole);
+    for part in ["", "ema.", "adam_m.", "adam_v."] {
+        for tensor in ["weight", "bias"] {
+            let values = &found[&format!("{part}classifier.{tensor}")];
+            assert!(
+                values.iter().any(|&byte| byte != 0),
+                "{part}{tensor} was never trained"
+            );
+        }
+    }
+    let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    let value = |key: &str| {
+        last[key]
+            .as_f64()
+            .unwrap_or_else(|| panic!("no {key} in {last}"))
+    };
+    assert!(value("classifier_loss") < 2.0 * 2.0_f64.ln());
+    for key in ["classifier_sse", "classifier_sse_other_tokens"] {
+        assert!((0.1..20.0).contains(&value(key)), "{key}: {}", value(key));
+    }
+    for key in [
+        "accuracy/Smiling",
+        "accuracy_other_tokens/Male",
+        "classifier_follows_tokens",
+    ] {
+        assert!((0.0..=1.0).contains(&value(key)), "{key}: {}", value(key));
+    }
+    // Another loss is another run; and the picture's own part of the network draws as ever.
+    let other = [&on[..], &["--classifier", "bce"]].concat();
+    fails(dir.path(), &other, &["classifier", "ngmg", "bce"]);
+    let draw = "sample --checkpoint whole --steps 2 --count 2 --out x.png";
+    done(dir.path(), &draw.split(' ').collect::<Vec<_>>());
+}
+
 /// Starts a run of the usual length, waits until `when`, sends `signal`, and returns what it said.
 #[cfg(unix)]
 fn stopped(folder: &Path, more: &[&str], signal: &str, when: impl Fn() -> bool) -> Ran {

@@ -5,7 +5,7 @@ use super::super::params::{Init, ParamTable};
 use super::UNet;
 
 /// Numbers of a weight and its bias in the parameter table.
-pub(super) type Pair = [usize; 2];
+pub(in super::super) type Pair = [usize; 2];
 
 /// A residual block.
 #[derive(Debug)]
@@ -209,6 +209,7 @@ impl UNet {
             up,
             norm_out,
             conv_out,
+            classifier: None,
             table: b.table,
             config,
         }

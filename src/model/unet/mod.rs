@@ -13,7 +13,7 @@ use layout::{Att, Level, Pair, Res};
 #[derive(Debug)]
 pub struct UNet {
     config: NetworkConfig,
-    table: ParamTable,
+    pub(super) table: ParamTable,
     conv_in: Pair,
     time: [Pair; 2],
     projection: Option<Pair>,
@@ -22,6 +22,7 @@ pub struct UNet {
     up: Vec<Level>,
     norm_out: Pair,
     conv_out: Pair,
+    pub(super) classifier: Option<Pair>,
 }
 
 /// What the network reads.

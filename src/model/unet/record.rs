@@ -26,10 +26,10 @@ impl UNet {
         inputs: Inputs,
         purpose: Purpose,
     ) -> Result<Outputs, TapeError> {
-        let params: Vec<Var> = self
-            .table
-            .params()
-            .iter()
+        // The classifier's parameters come last; `classify` declares them.
+        let own = self.classifier.map_or(usize::MAX, |pair| pair[0]);
+        let params = self.table.params().iter().take(own);
+        let params: Vec<Var> = params
             .map(|p| {
                 let var = tape.state(&p.name, p.ty(), Arena::Params, p.offset);
                 if purpose != Purpose::Sample {

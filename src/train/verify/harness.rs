@@ -2,12 +2,14 @@
 
 use super::{Reference, Tensors, VerifyError};
 use crate::device::pool::Pool;
+use crate::gmm::entropy::{EntropyLoss, EntropySpec, Variant};
 use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::model::{NetworkConfig, UNet};
 use crate::ops::adamw::{AdamWConfig, adamw};
+use crate::ops::attribute_loss::{attribute_loss, entropy_loss};
 use crate::ops::{add, mse::mse};
 use crate::tape::executable::Executable;
-use crate::tape::{Tape, TensorType, Var};
+use crate::tape::{Tape, TapeError, TensorType, Var};
 use std::sync::Arc;
 
 /// The network's step on the reference's batch.
@@ -16,8 +18,83 @@ pub(super) struct Harness {
     pub(super) exe: Executable,
     pub(super) outputs: Outputs,
     pub(super) loss: Var,
+    pub(super) classifier: Option<Head>,
     pub(super) rates: Var,
     pub(super) input_grads: [Var; 2],
+}
+
+/// The classifier's part of the step.
+pub(super) struct Head {
+    pub(super) logits: Var,
+    /// The loss, times its weight.
+    pub(super) loss: Var,
+    pub(super) weight: f64,
+    labels: Var,
+}
+
+/// What a reference says of its classifier.
+struct HeadSpec {
+    loss: EntropyLoss,
+    weight: f64,
+    attributes: Vec<u8>,
+}
+
+impl HeadSpec {
+    /// Reads it; `None` if the network has no classifier. Each picture has `k` attributes.
+    fn read(
+        reference: &Reference,
+        io: &Tensors,
+        [n, k]: [usize; 2],
+    ) -> Result<Option<Self>, VerifyError> {
+        let file = "meta.json";
+        let meta = reference.json(file)?;
+        let spec = &meta["classifier"];
+        if spec.is_null() {
+            return Ok(None);
+        }
+        let number = |key: &str| {
+            let what = format!("classifier.{key}");
+            let wrong = || reference.wrong(file, &what, "a number", &spec[key]);
+            spec[key].as_f64().ok_or_else(wrong)
+        };
+        let mut entropy = EntropySpec::default();
+        match spec["loss"].as_str() {
+            Some("bce") => entropy.variant = Variant::Bce,
+            Some("ngmg") => {
+                entropy.floor = number("floor")?;
+                entropy.gain = number("gain")?;
+                entropy.sigma = number("sigma")?;
+            }
+            _ => {
+                let found = &spec["loss"];
+                return Err(reference.wrong(file, "classifier.loss", "bce or ngmg", found));
+            }
+        }
+        let loss = entropy_loss(entropy, k)
+            .map_err(|e| reference.wrong(file, "classifier", "a loss of these attributes", e))?;
+        let (shape, values) = io.get(reference, "attributes")?;
+        if shape != [n, k] || values.iter().any(|&a| a != 0.0 && a != 1.0) {
+            let want = format!("zeros and ones of shape [{n}, {k}]");
+            return Err(reference.wrong(io.file, "attributes", want, format!("shape {shape:?}")));
+        }
+        Ok(Some(Self {
+            loss,
+            weight: number("weight")?,
+            attributes: values.iter().map(|&a| a as u8).collect(),
+        }))
+    }
+
+    fn record(&self, tape: &mut Tape, logits: Var) -> Result<Head, TapeError> {
+        let labels = tape.input("attributes", TensorType::u8(&tape.ty(logits).shape.clone()));
+        let loss = self.loss.clone();
+        let [loss, _] = attribute_loss(tape, logits, labels, loss, self.weight)?;
+        Ok(Head {
+            logits,
+            loss,
+            weight: self.weight,
+            labels,
+        })
+    }
 }
 
 /// NCHW to NHWC, or back with `back`; other ranks stay.
@@ -80,6 +157,13 @@ impl Case {
             counts: [n, l],
         })
     }
+
+    fn write(&self, exe: &mut Executable, inputs: Inputs, target: Var) {
+        exe.write(inputs.sample, &self.sample);
+        exe.write(inputs.tokens, &self.tokens);
+        exe.write(inputs.timestep, &self.steps);
+        exe.write(target, &self.target);
+    }
 }
 
 impl Harness {
@@ -91,17 +175,19 @@ impl Harness {
     ) -> Result<Self, VerifyError> {
         let config = NetworkConfig::from_json(&reference.json("config.json")?)?;
         let case = Case::read(reference, io, &config)?;
-        let net = UNet::new(config.clone());
         let (s, [n, l]) = (config.sample_size, case.counts);
+        let head = HeadSpec::read(reference, io, case.counts)?;
+        let net = match head {
+            Some(_) => UNet::with_classifier(config.clone(), l),
+            None => UNet::new(config.clone()),
+        };
         let picture = |channels: usize| TensorType::f32(&[n, s, s, channels]);
+        let tokens = TensorType::f32(&[n, l, config.cross_attention_dim]);
         let mut tape = Tape::new();
         let inputs = Inputs {
             sample: tape.input("sample", picture(config.in_channels)),
             timestep: tape.input("timesteps", TensorType::u32(&[n])),
-            tokens: tape.input(
-                "tokens",
-                TensorType::f32(&[n, l, config.cross_attention_dim]),
-            ),
+            tokens: tape.input("tokens", tokens),
         };
         let target = tape.input("target", picture(config.out_channels));
         let rates = tape.input("rates", TensorType::f32(&[2]));
@@ -109,24 +195,35 @@ impl Harness {
         tape.want_grad(inputs.tokens);
         let outputs = net.record(&mut tape, inputs, Purpose::Verify)?;
         let [loss, _] = mse(&mut tape, outputs.output, target)?;
+        let logits = net.classify(&mut tape, &outputs, Purpose::Verify)?;
+        let classifier = match (logits, &head) {
+            (Some(logits), Some(head)) => Some(head.record(&mut tape, logits)?),
+            _ => None,
+        };
+        let losses: Vec<Var> = [loss]
+            .into_iter()
+            .chain(classifier.as_ref().map(|c| c.loss))
+            .collect();
         let parts = outputs.parts.iter().map(|part| &part.1);
-        for &var in parts.chain([&outputs.output, &loss]) {
+        let logits = classifier.as_ref().map(|c| &c.logits);
+        for &var in parts.chain([&outputs.output]).chain(&losses).chain(logits) {
             tape.keep(var);
         }
-        let grads = tape.backward(&[loss], add::sum)?;
+        let grads = tape.backward(&losses, add::sum)?;
         adamw(&mut tape, net.table().elements(), rates, optimizer)?;
         let mut exe = Executable::new(tape, pool.clone())?;
         exe.poison();
-        exe.write(inputs.sample, &case.sample);
-        exe.write(inputs.tokens, &case.tokens);
-        exe.write(inputs.timestep, &case.steps);
-        exe.write(target, &case.target);
+        case.write(&mut exe, inputs, target);
+        if let (Some(head), Some(recorded)) = (&head, &classifier) {
+            exe.write(recorded.labels, &head.attributes);
+        }
         Ok(Self {
             input_grads: [inputs.sample, inputs.tokens].map(|v| grads[&v]),
             net,
             exe,
             outputs,
             loss,
+            classifier,
             rates,
         })
     }
