@@ -11,4 +11,5 @@ pub mod step;
 pub mod tensorboard;
 pub mod tensors;
 pub mod trainer;
+pub mod trial;
 pub mod verify;
