@@ -1,5 +1,6 @@
 //! Training: configuration, the step, the loop, and what a run keeps.
 
+pub mod attributes;
 pub mod checkpoint;
 pub mod config;
 pub mod length;
