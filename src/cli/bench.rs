@@ -2,7 +2,6 @@
 
 use super::Device;
 use super::terminal::say;
-use super::train::blank_batch;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use gmmk::device::memory::peak_resident_bytes;
@@ -13,6 +12,7 @@ use gmmk::tape::Arena;
 use gmmk::train::config::{DataKind, RunConfig};
 use gmmk::train::setup::{Setup, preset};
 use gmmk::train::step::TrainStep;
+use gmmk::train::trial::blank_batch;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -7,13 +7,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
-use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale, fig11};
+use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale};
+use gmmk::reproduce::{control, fig4, fig5, fig6, fig7, fig9, fig11};
 
 use super::terminal::{self, duration, say, warn};
 
 /// What can be reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
+    /// Pictures with the attributes asked for, beside real ones (also the paper's figures 13 to 16)
+    Fig4,
+    /// One picture's Z, many noises
+    Fig5,
+    /// The estimate of the picture along the sampling steps
+    Fig6,
+    /// Training pictures drawn again from their own Z: features and classes
+    Fig7,
+    /// Training loss with and without a classifier at the bottleneck
+    Fig9,
     /// Algorithm 1: one mixture turned into another, by three rules
     Fig11,
     /// Every one of them, and a page that lists what was found
@@ -147,10 +158,21 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
 /// Makes one figure.
 fn figure(
     name: Name,
-    _args: &ReproduceArgs,
+    args: &ReproduceArgs,
     context: &mut Context<'_>,
 ) -> Result<Report, ReproduceError> {
+    let checkpoint = args.checkpoint.as_deref();
+    let scale = context.scale;
     match name {
+        Name::Fig4 => {
+            let list = args.attributes.as_deref();
+            fig4::run(context, &fig4::Settings::of(scale), checkpoint, list)
+        }
+        Name::Fig5 => fig5::run(context, &fig5::Settings::of(scale), checkpoint),
+        Name::Fig6 => fig6::run(context, &fig6::Settings::of(scale), checkpoint),
+        Name::Fig7 if args.control => control::run(context, &control::Settings::of(scale)),
+        Name::Fig7 => fig7::run(context, &fig7::Settings::of(scale), checkpoint),
+        Name::Fig9 => fig9::run(context, &fig9::Settings::of(scale)),
         Name::Fig11 => fig11::run(context),
         // `Name::figures` never yields it.
         Name::All => Ok(Report::default()),

@@ -5,14 +5,12 @@ use super::data::{self, DataName};
 use super::terminal::{Progress, counted, duration, say, stop_flag, warn};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use gmmk::data::Batch;
 use gmmk::device::pool::Pool;
 use gmmk::device::simd;
 use gmmk::diffusion::schedule::ScheduleSpec;
 use gmmk::gmm::latent::{LatentKind, short_latent_warning};
 use gmmk::model::{ConfigError, NetworkConfig};
 use gmmk::report::files::human_bytes;
-use gmmk::tape::Arena;
 use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::classifier::ClassifierKind;
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
@@ -20,11 +18,11 @@ use gmmk::train::length::Length;
 use gmmk::train::metrics::MetricsRow;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
-use gmmk::train::step::TrainStep;
 use gmmk::train::trainer::{Observer, Trainer};
+use gmmk::train::trial;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -500,10 +498,7 @@ fn dry_run(config: RunConfig) -> Result<()> {
         human_bytes(memory.step_separate as u64),
         human_bytes(memory.measuring as u64)
     ));
-    // As many pictures of the batch as make a trial of about a second.
-    let per_picture = memory.flops / config.batch;
-    let trial = (100_000_000_000 / per_picture.max(1)).clamp(1, config.batch);
-    let seconds = trial_step(&setup, trial as usize, &pool)? / trial as f64;
+    let (trial, seconds) = trial::seconds_per_picture(&setup, &pool).context("the trial step")?;
     let rate = 1.0 / seconds;
     let total = config.total_steps();
     let time = total as f64 * config.batch as f64 / rate;
@@ -513,44 +508,4 @@ fn dry_run(config: RunConfig) -> Result<()> {
         duration(time)
     ));
     Ok(())
-}
-
-/// Seconds of one training step of `batch` empty pictures.
-fn trial_step(setup: &Setup, batch: usize, pool: &Arc<Pool>) -> Result<f64> {
-    let mut step = TrainStep::new(&setup.recipe(), batch, pool).context("the trial step")?;
-    let mut state = setup.allocate()?;
-    setup
-        .net
-        .table()
-        .initialise(0, state.get_mut(Arena::Params));
-    let pictures = blank_batch(setup, batch);
-    let mut best = f64::INFINITY;
-    let begin = Instant::now();
-    for i in 0..5 {
-        let start = Instant::now();
-        step.run(&mut state, &pictures, [0.0, 0.0]);
-        if i > 0 {
-            best = best.min(start.elapsed().as_secs_f64());
-        }
-        if i > 0 && begin.elapsed() > Duration::from_secs(3) {
-            break;
-        }
-    }
-    Ok(best)
-}
-
-/// A batch of grey pictures with every third attribute.
-pub fn blank_batch(setup: &Setup, batch: usize) -> Batch {
-    let size = setup.net.config().sample_size;
-    let attributes = setup.conditioning.attributes;
-    Batch {
-        images: (0..batch * size * size * 3)
-            .map(|i| (i % 251) as u8)
-            .collect(),
-        attributes: (0..batch * attributes)
-            .map(|i| u8::from(i % 3 == 0))
-            .collect(),
-        rows: (0..batch as u64).collect(),
-        first_sample: 0,
-    }
 }

@@ -7,6 +7,7 @@ pub mod attributes;
 mod celeba;
 mod celeba_lists;
 mod cifar10;
+mod classes;
 mod error;
 pub mod faces;
 mod loader;
@@ -20,6 +21,7 @@ mod source;
 
 pub use celeba::Celeba;
 pub use cifar10::Cifar10;
+pub use classes::Classes;
 pub use error::DataError;
 pub use loader::{Batch, Loader, ShuffledOrder};
 pub use locate::{DataSet, locate, locate_among};

@@ -58,8 +58,37 @@ impl Conditioning {
 pub struct Request {
     /// Attributes, 0 or 1.
     pub attributes: Vec<u8>,
-    /// Number of its fresh Z.
+    /// Number of its Z: of a fresh one, or the row of the picture that owns it; see [`Latents`].
     pub latent: u64,
+}
+
+/// Which Z the requests' numbers mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Latents {
+    /// Fresh ones, numbered under the seed of the drawing.
+    Fresh,
+    /// Those that a run assigned to its training pictures, numbered by the pictures' rows.
+    Assigned {
+        /// The run's seed.
+        seed: u64,
+    },
+}
+
+impl Latents {
+    fn stream(self) -> Stream {
+        match self {
+            Self::Fresh => Stream::LatentFresh,
+            Self::Assigned { .. } => Stream::LatentFixed,
+        }
+    }
+
+    /// The seed of Z in a drawing with this seed.
+    fn seed(self, drawing: u64) -> u64 {
+        match self {
+            Self::Fresh => drawing,
+            Self::Assigned { seed } => seed,
+        }
+    }
 }
 
 /// A network that predicts noise for a batch, again and again.
@@ -67,6 +96,7 @@ pub struct Generator {
     exe: Executable,
     vars: Recorded,
     shape: [usize; 4],
+    latents: Latents,
 }
 
 /// Variables of a recorded prediction.
@@ -82,6 +112,7 @@ struct Recorded {
 fn record(
     net: &UNet,
     conditioning: &Conditioning,
+    stream: Stream,
     shape: [usize; 4],
 ) -> Result<(Tape, Recorded), TapeError> {
     let (batch, k) = (shape[0], conditioning.attributes);
@@ -91,7 +122,7 @@ fn record(
     let attributes = tape.input("attributes", TensorType::u8(&[batch, k]));
     let latents = tape.input("latents", TensorType::u32(&[batch, 2]));
     let seed = tape.input("seed", TensorType::u32(&[2]));
-    let op = conditioning.op(net.config().cross_attention_dim, Stream::LatentFresh);
+    let op = conditioning.op(net.config().cross_attention_dim, stream);
     let tokens = tape.push_one(op, &[attributes, seed, latents])?;
     let inputs = Inputs {
         sample,
@@ -112,7 +143,7 @@ fn record(
 }
 
 impl Generator {
-    /// A generator of `batch` pictures at a time.
+    /// A generator of `batch` pictures at a time, from fresh latents.
     ///
     /// # Errors
     /// The configuration and the conditioning do not fit each other; not enough memory.
@@ -122,10 +153,29 @@ impl Generator {
         batch: usize,
         pool: &Arc<Pool>,
     ) -> Result<Self, GenerateError> {
+        Self::with_latents(net, conditioning, Latents::Fresh, batch, pool)
+    }
+
+    /// [`Generator::new`] from these latents.
+    ///
+    /// # Errors
+    /// As for [`Generator::new`].
+    pub fn with_latents(
+        net: &UNet,
+        conditioning: &Conditioning,
+        latents: Latents,
+        batch: usize,
+        pool: &Arc<Pool>,
+    ) -> Result<Self, GenerateError> {
         let shape = Self::shape(net, batch);
-        let (tape, vars) = record(net, conditioning, shape)?;
+        let (tape, vars) = record(net, conditioning, latents.stream(), shape)?;
         let exe = Executable::new(tape, pool.clone())?;
-        Ok(Self { exe, vars, shape })
+        Ok(Self {
+            exe,
+            vars,
+            shape,
+            latents,
+        })
     }
 
     fn shape(net: &UNet, batch: usize) -> [usize; 4] {
@@ -148,7 +198,12 @@ impl Generator {
         batch: usize,
         threads: usize,
     ) -> Result<Plan, TapeError> {
-        let (tape, _) = record(net, conditioning, Self::shape(net, batch))?;
+        let (tape, _) = record(
+            net,
+            conditioning,
+            Stream::LatentFresh,
+            Self::shape(net, batch),
+        )?;
         Ok(Plan::new(&tape, threads))
     }
 
@@ -216,6 +271,110 @@ impl Generator {
             .collect();
         self.exe.write(self.vars.attributes, &attributes);
         self.exe.write(self.vars.latents, &latents);
-        self.exe.write(self.vars.seed, &split(seed));
+        self.exe
+            .write(self.vars.seed, &split(self.latents.seed(seed)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sampler::Sampler;
+    use super::super::schedule::{Schedule, ScheduleSpec};
+    use super::*;
+    use crate::gmm::latent::{LatentDraw, LatentKind};
+    use crate::model::preset::Preset;
+
+    /// Two pictures of one sampling step, from tokens of the generator's own or from tokens of the
+    /// f64 oracle.
+    #[test]
+    fn requests_name_fresh_or_assigned_latents() {
+        let net = UNet::new(Preset::find("nano").unwrap().config());
+        let conditioning = Conditioning {
+            attributes: 3,
+            mixture: LatentKind::Fixed.mixture(),
+            code: 1.0,
+        };
+        let mut state = State::default();
+        state
+            .allocate(Arena::Params, net.table().elements())
+            .unwrap();
+        net.table().initialise(1, state.get_mut(Arena::Params));
+        let schedule = Schedule::new(ScheduleSpec::CELEBA).unwrap();
+        let plan = SamplerPlan::new(&schedule, Sampler::default(), 1, None).unwrap();
+        let pool = Arc::new(Pool::new(1).unwrap());
+        let requests = [5, 1 << 33].map(|latent| Request {
+            attributes: vec![1, 0, 1],
+            latent,
+        });
+        let (run_seed, drawing) = (7, 3);
+        for (latents, stream, seed) in [
+            (Latents::Fresh, Stream::LatentFresh, drawing),
+            (
+                Latents::Assigned { seed: run_seed },
+                Stream::LatentFixed,
+                run_seed,
+            ),
+        ] {
+            let mut generator =
+                Generator::with_latents(&net, &conditioning, latents, 2, &pool).unwrap();
+            let weights = (&mut state, Arena::Params);
+            let drawn = generator.draw(weights, &plan, (drawing, 0), &requests, |_, _, _| true);
+            let drawn = drawn.unwrap();
+            let mut tokens = Vec::new();
+            for request in &requests {
+                let mut own = vec![0.0; 3 * 12];
+                let draw = LatentDraw {
+                    seed,
+                    stream,
+                    index: request.latent,
+                };
+                conditioning
+                    .mixture
+                    .fill_tokens(draw, &request.attributes, 12, 1.0, &mut own)
+                    .unwrap();
+                tokens.extend(own.iter().map(|&t| t as f32));
+            }
+            let expected = one_step(&net, &mut state, &plan, drawing, &tokens);
+            for (a, b) in drawn.iter().zip(&expected) {
+                assert!((a - b).abs() < 1e-3, "{latents:?}: {a} against {b}");
+            }
+            let apart = drawn.iter().zip(&drawn[drawn.len() / 2..]);
+            assert!(apart.clone().any(|(a, b)| (a - b).abs() > 1e-2));
+        }
+    }
+
+    fn one_step(
+        net: &UNet,
+        state: &mut State,
+        plan: &SamplerPlan,
+        seed: u64,
+        tokens: &[f32],
+    ) -> Vec<f32> {
+        let mut tape = Tape::new();
+        let inputs = Inputs {
+            sample: tape.input("sample", TensorType::f32(&[2, 16, 16, 3])),
+            timestep: tape.input("timestep", TensorType::u32(&[2])),
+            tokens: tape.input("tokens", TensorType::f32(&[2, 3, 12])),
+        };
+        let output = net
+            .record(&mut tape, inputs, Purpose::Sample)
+            .unwrap()
+            .output;
+        tape.keep(output);
+        let mut exe = Executable::new(tape, Arc::new(Pool::new(1).unwrap())).unwrap();
+        let samples = Samples {
+            seed,
+            first: 0,
+            elements: 16 * 16 * 3,
+        };
+        let mut x = vec![0.0; 2 * samples.elements];
+        plan.start(samples, &mut x).unwrap();
+        exe.write(inputs.sample, &x);
+        exe.write(inputs.timestep, &[plan.steps()[0].t - 1; 2]);
+        exe.write(inputs.tokens, tokens);
+        exe.run(state, Arena::Params);
+        let eps = exe.read(output);
+        plan.advance(0, samples, &mut x, &eps, None).unwrap();
+        x
     }
 }

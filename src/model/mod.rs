@@ -1,5 +1,6 @@
 //! The denoiser: its configurations, its parameters, and how it is recorded on a tape.
 
+pub mod attribute_net;
 pub mod classifier;
 pub mod config;
 pub mod params;

@@ -4,7 +4,19 @@
 //! One file per figure, with a `run` that writes `OUT/NAME.png` and returns a [`Report`]; [`write`]
 //! puts the report beside it as `OUT/NAME.json`.
 
+pub mod control;
+mod data;
 pub mod fig11;
+pub mod fig4;
+pub mod fig5;
+pub mod fig6;
+pub mod fig7;
+pub mod fig9;
+mod frechet;
+mod groups;
+mod judge;
+mod statistics;
+pub mod trained;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -12,7 +24,10 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use crate::data::{DataError, RequestError};
 use crate::device::pool::Pool;
+use crate::diffusion::generate::GenerateError;
+use crate::diffusion::sampler::SamplerError;
 use crate::gmm::distance::DistanceError;
 use crate::gmm::expansion::ExpansionError;
 use crate::gmm::mixture::MixtureError;
@@ -20,6 +35,15 @@ use crate::gmm::ngmg::NgmgError;
 use crate::report::figure::Figure;
 use crate::report::files::{FileError, replace_with_bytes};
 use crate::report::picture::{Picture, PictureError};
+use crate::tape::executable::OutOfMemory;
+use crate::train::attributes::AttributeError;
+use crate::train::checkpoint::CheckpointError;
+use crate::train::config::ConfigError;
+use crate::train::metrics::MetricsError;
+use crate::train::run_dir::RunDirError;
+use crate::train::setup::SetupError;
+use crate::train::step::StepError;
+use crate::train::trainer::TrainError;
 
 /// How much is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +183,78 @@ pub struct Report {
 /// Why a figure could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ReproduceError {
+    /// The data.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The attributes asked for.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The model's set-up.
+    #[error(transparent)]
+    Setup(#[from] SetupError),
+    /// The trial step.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Memory.
+    #[error(transparent)]
+    Memory(#[from] OutOfMemory),
+    /// A run's folder.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// A run's configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A checkpoint.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// A run's metrics.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
+    /// Training.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// The sampler.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+    /// Drawing.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The attribute network.
+    #[error(transparent)]
+    Attributes(#[from] AttributeError),
+    /// A data set that is nowhere.
+    #[error("found no {set} in $GMMK_DATA or ./data; give its folder with --data DIR")]
+    NoData {
+        /// Its name.
+        set: &'static str,
+    },
+    /// A checkpoint of other attributes than the data's.
+    #[error("{}: it was trained on other attributes than those of {data}; expected the data set that it was trained on", checkpoint.display())]
+    OtherAttributes {
+        /// The checkpoint.
+        checkpoint: PathBuf,
+        /// The data.
+        data: String,
+    },
+    /// A folder in the way of the figure's model.
+    #[error("{}: it holds another run than this figure's model ({reason}); choose another --out, or remove it", folder.display())]
+    OtherRun {
+        /// The folder.
+        folder: PathBuf,
+        /// What differs.
+        reason: String,
+    },
+    /// No picture has a Z of its own.
+    #[error(
+        "the model was trained with a fresh Z at every visit, so no picture owns one; expected a run with --latent fixed or gaussian"
+    )]
+    NoAssignedLatents,
+    /// A class of pictures cannot be told from others.
+    #[error("the data set has no {what}, which this figure needs")]
+    Missing {
+        /// What is missing.
+        what: &'static str,
+    },
     /// A picture.
     #[error(transparent)]
     Picture(#[from] PictureError),

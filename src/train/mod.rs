@@ -1,5 +1,6 @@
 //! Training: configuration, the step, the loop, and what a run keeps.
 
+pub mod attributes;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;
@@ -13,4 +14,5 @@ pub mod step;
 pub mod tensorboard;
 pub mod tensors;
 pub mod trainer;
+pub mod trial;
 pub mod verify;

@@ -56,6 +56,18 @@ pub enum TrainError {
     /// The attributes of the pages.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// The run was trained on other attributes.
+    #[error(
+        "the run was trained on {expected} attributes ({first}, ..), but the data has {found} or others; expected the data set that it began with"
+    )]
+    Attributes {
+        /// How many the run has.
+        expected: usize,
+        /// The first of them.
+        first: String,
+        /// How many the data has.
+        found: usize,
+    },
     /// The gradient was not finite too often in a row.
     #[error(
         "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged; resume from an earlier checkpoint with a lower --lr in a new run, or check the data"
@@ -147,6 +159,9 @@ impl<'a> Trainer<'a> {
         pool: &Arc<Pool>,
     ) -> Result<Self, TrainError> {
         let batch = setup.config.batch as usize;
+        if let Some(checkpoint) = resume {
+            same_attributes(&checkpoint.info().attribute_names, data.attribute_names())?;
+        }
         let mut state = setup.allocate()?;
         let counters = resume.map_or(Counters::default(), |c| c.info().counters);
         match resume {
@@ -403,6 +418,18 @@ impl<'a> Trainer<'a> {
         checkpoint::prune(&self.run.checkpoints(), save_every)?;
         Ok(())
     }
+}
+
+/// A run goes on with the attributes that it began with: the network itself would take any.
+fn same_attributes(run: &[String], data: &[String]) -> Result<(), TrainError> {
+    if run == data {
+        return Ok(());
+    }
+    Err(TrainError::Attributes {
+        expected: run.len(),
+        first: run.first().cloned().unwrap_or_default(),
+        found: data.len(),
+    })
 }
 
 /// Attributes of up to [`ROWS`] training pictures, evenly spread.
