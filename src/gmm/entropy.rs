@@ -28,10 +28,13 @@ use rayon::prelude::*;
 
 use super::mixture::{MixtureError, check_finite};
 use super::ngmg::{Diagonal, Kernel, KernelSpec, NgmgError, Norm, Reach};
+use super::vector;
 
 /// Tasks a large batch is cut into, and the numbers from which it is cut.
 const TASKS: usize = 16;
 const PARALLEL: usize = 1 << 14;
+/// Lists of K numbers that a row needs.
+const BUFFERS: usize = 7;
 
 /// What is wrong with a loss or its inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -253,7 +256,7 @@ impl EntropyLoss {
     /// Buffers for [`Self::evaluate`].
     pub fn workspace(&self) -> Workspace {
         Workspace {
-            rows: vec![0.0; TASKS * 4 * self.k],
+            rows: vec![0.0; TASKS * BUFFERS * self.k],
             k: self.k,
         }
     }
@@ -282,7 +285,7 @@ impl EntropyLoss {
                 .sum::<f64>()
         };
         let width = size * k;
-        let buffers = workspace.rows.chunks_mut(4 * k);
+        let buffers = workspace.rows.chunks_mut(BUFFERS * k);
         let outputs = grad.chunks_mut(width).zip(buffers);
         let tasks = logits.chunks(width).zip(labels.chunks(width)).zip(outputs);
         let mut sums = [0.0; TASKS];
@@ -339,19 +342,27 @@ impl EntropyLoss {
 
     /// One row: its sum of losses (not yet divided by B K) and its gradient.
     fn row(&self, z: &[f64], y: &[f64], grad: &mut [f64], buffers: &mut [f64], scale: f64) -> f64 {
-        let (errors, pulled) = buffers.split_at_mut(2 * self.k);
-        let (plus, minus) = errors.split_at_mut(self.k);
-        let (u, v) = pulled.split_at_mut(self.k);
+        let mut parts = buffers.chunks_mut(self.k);
+        let [p, q, l, plus, minus, u, v] =
+            std::array::from_fn(|_| parts.next().unwrap_or_default());
+        if matches!(self.spec.variant, Variant::Softmax | Variant::SoftmaxCe) {
+            return self.softmax_row(z, y, grad, [plus, minus], scale);
+        }
+        vector::logistic(z, p, q, l);
+        let residual = |j: usize| y[j] * q[j] - (1.0 - y[j]) * p[j];
+        let fill = |out: &mut [f64], f: fn(f64) -> f64| {
+            out.iter_mut()
+                .enumerate()
+                .for_each(|(j, out)| *out = f(residual(j)));
+        };
         match self.spec.variant {
-            Variant::Softmax | Variant::SoftmaxCe => {
-                return self.softmax_row(z, y, grad, [plus, minus], scale);
+            Variant::Gated => fill(plus, f64::abs),
+            Variant::Literal => fill(plus, |e| (-e).max(0.0)),
+            Variant::Split | Variant::TwoSided => {
+                fill(plus, |e| e.max(0.0));
+                fill(minus, |e| (-e).max(0.0));
             }
-            Variant::Gated => fill(plus, z, y, |e| e.abs()),
-            Variant::Literal => fill(plus, z, y, |e| (-e).max(0.0)),
-            _ => {
-                fill(plus, z, y, |e| e.max(0.0));
-                fill(minus, z, y, |e| (-e).max(0.0));
-            }
+            _ => {}
         }
         if let Some(kernel) = &self.kernel {
             kernel.product(plus, u);
@@ -362,27 +373,32 @@ impl EntropyLoss {
             u.fill(0.0);
         }
         let [floor, gain] = [self.spec.floor, self.spec.gain];
-        let mut loss = 0.0;
-        for j in 0..self.k {
-            let (z, y, u, v) = (z[j], y[j], u[j], v[j]);
-            let [p, q] = [sigmoid(z), sigmoid(-z)];
-            let (term, slope) = match self.spec.variant {
-                Variant::Gated => {
-                    let w = floor + gain * u;
-                    (w * cross_entropy(z, y), -w * residual(z, y))
-                }
-                Variant::Split => {
-                    let (u, v) = ((floor + gain * u) * y, (floor + gain * v) * (1.0 - y));
-                    (u * softplus(-z) + v * softplus(z), -u * q + v * p)
-                }
-                Variant::TwoSided => (u * softplus(-z) + v * softplus(z), -u * q + v * p),
-                Variant::Literal => (-u * softplus(-z), u * q),
-                _ => (cross_entropy(z, y), -residual(z, y)),
-            };
-            loss += term;
-            grad[j] = scale * slope;
+        // softplus(z) and softplus(-z), then y softplus(-z) + (1-y) softplus(z): no difference of
+        // large numbers.
+        let above = |j: usize| z[j].max(0.0) + l[j];
+        let below = |j: usize| (-z[j]).max(0.0) + l[j];
+        let entropy = |j: usize| l[j] + y[j] * (-z[j]).max(0.0) + (1.0 - y[j]) * z[j].max(0.0);
+        match self.spec.variant {
+            Variant::Gated => sum_terms(grad, scale, |j| {
+                let w = floor + gain * u[j];
+                (w * entropy(j), -w * residual(j))
+            }),
+            Variant::Split => sum_terms(grad, scale, |j| {
+                let (u, v) = (
+                    (floor + gain * u[j]) * y[j],
+                    (floor + gain * v[j]) * (1.0 - y[j]),
+                );
+                (u * below(j) + v * above(j), -u * q[j] + v * p[j])
+            }),
+            Variant::TwoSided => sum_terms(grad, scale, |j| {
+                (
+                    u[j] * below(j) + v[j] * above(j),
+                    -u[j] * q[j] + v[j] * p[j],
+                )
+            }),
+            Variant::Literal => sum_terms(grad, scale, |j| (-u[j] * below(j), u[j] * q[j])),
+            _ => sum_terms(grad, scale, |j| (entropy(j), -residual(j))),
         }
-        loss
     }
 
     fn softmax_row(
@@ -419,35 +435,15 @@ impl EntropyLoss {
 /// Logits and labels of some rows; their gradients and buffers.
 type Rows<'a> = ((&'a [f64], &'a [f64]), (&'a mut [f64], &'a mut [f64]));
 
-fn fill(out: &mut [f64], z: &[f64], y: &[f64], f: impl Fn(f64) -> f64) {
-    for ((out, z), y) in out.iter_mut().zip(z).zip(y) {
-        *out = f(residual(*z, *y));
+/// Writes the slopes, scaled, and returns the sum of the terms, four side by side.
+fn sum_terms(grad: &mut [f64], scale: f64, f: impl Fn(usize) -> (f64, f64)) -> f64 {
+    let mut sums = [0.0; 4];
+    for (j, grad) in grad.iter_mut().enumerate() {
+        let (term, slope) = f(j);
+        sums[j % 4] += term;
+        *grad = scale * slope;
     }
-}
-
-/// 1/(1 + exp(-z)), without overflow.
-fn sigmoid(z: f64) -> f64 {
-    let small = (-z.abs()).exp();
-    if z >= 0.0 {
-        1.0 / (1.0 + small)
-    } else {
-        small / (1.0 + small)
-    }
-}
-
-/// ln(1 + exp(z)), without overflow.
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
-}
-
-/// y - sigmoid(z), without cancellation.
-fn residual(z: f64, y: f64) -> f64 {
-    y * sigmoid(-z) - (1.0 - y) * sigmoid(z)
-}
-
-/// softplus(z) - y z as y softplus(-z) + (1-y) softplus(z): no difference of large numbers.
-fn cross_entropy(z: f64, y: f64) -> f64 {
-    y * softplus(-z) + (1.0 - y) * softplus(z)
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
 #[cfg(test)]
