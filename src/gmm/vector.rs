@@ -59,7 +59,7 @@ fn ln_1p(s: f64) -> f64 {
         1.818_357_216_161_805e-1,
         2.222_219_843_214_978_4e-1,
         2.857_142_874_366_239e-1,
-        3.999_999_999_940_941_9e-1,
+        3.999_999_999_940_942e-1,
         6.666_666_666_666_735e-1,
     ];
     let u = 1.0 + s;
@@ -307,13 +307,13 @@ multiversion! {
                     }
                 }
             } else {
-                let last = (j + BLOCK + radius).min(v.len());
-                for i in j.saturating_sub(radius)..last {
+                let (begin, end) = (j.saturating_sub(radius), (j + BLOCK + radius).min(v.len()));
+                for (i, v) in (begin..end).zip(&v[begin..end]) {
                     // Entry k is m at distance j + k - i; past R on either side it is a zero.
                     let start = BLOCK + radius + j - i;
                     let row = &padded[start..start + BLOCK];
                     for k in 0..BLOCK {
-                        sums[k] += v[i] * row[k];
+                        sums[k] += v * row[k];
                     }
                 }
             }
