@@ -253,6 +253,11 @@ impl EntropyLoss {
         Ok(Self { spec, k, kernel })
     }
 
+    /// K.
+    pub fn attributes(&self) -> usize {
+        self.k
+    }
+
     /// Buffers for [`Self::evaluate`].
     pub fn workspace(&self) -> Workspace {
         Workspace {
@@ -281,7 +286,7 @@ impl EntropyLoss {
         };
         let task = |((z, y), (grad, buffers)): Rows| {
             let rows = z.chunks(k).zip(y.chunks(k)).zip(grad.chunks_mut(k));
-            rows.map(|((z, y), grad)| self.row(z, y, grad, buffers, scale))
+            rows.map(|((z, y), grad)| self.row((z, y), grad, buffers, scale, Kernel::product))
                 .sum::<f64>()
         };
         let width = size * k;
@@ -340,22 +345,48 @@ impl EntropyLoss {
         Ok(())
     }
 
+    /// Numbers of the buffer that [`Self::row_serial`] needs.
+    pub fn row_buffer(&self) -> usize {
+        BUFFERS * self.k
+    }
+
+    /// One row on this thread alone, nothing allocated or checked: the sum of its K losses, not divided
+    /// by B K, for logits and labels `[K]`. Its gradient times `scale` is written into `grad` `[K]`. For
+    /// callers that spread the rows of a batch over threads; a logit that is not finite makes the loss
+    /// and its gradient so.
+    pub fn row_serial(
+        &self,
+        (z, y): (&[f64], &[f64]),
+        grad: &mut [f64],
+        buffer: &mut [f64],
+        scale: f64,
+    ) -> f64 {
+        self.row((z, y), grad, buffer, scale, Kernel::product_serial)
+    }
+
     /// One row: its sum of losses (not yet divided by B K) and its gradient.
-    fn row(&self, z: &[f64], y: &[f64], grad: &mut [f64], buffers: &mut [f64], scale: f64) -> f64 {
+    fn row(
+        &self,
+        (z, y): (&[f64], &[f64]),
+        grad: &mut [f64],
+        buffers: &mut [f64],
+        scale: f64,
+        product: fn(&Kernel, &[f64], &mut [f64]),
+    ) -> f64 {
         let mut parts = buffers.chunks_mut(self.k);
         let [p, q, l, plus, minus, u, v] =
             std::array::from_fn(|_| parts.next().unwrap_or_default());
-        if matches!(self.spec.variant, Variant::Softmax | Variant::SoftmaxCe) {
-            return self.softmax_row(z, y, grad, [plus, minus], scale);
+        let variant = self.spec.variant;
+        if matches!(variant, Variant::Softmax | Variant::SoftmaxCe) {
+            return self.softmax_row((z, y), grad, [plus, minus], scale, product);
         }
         vector::logistic(z, p, q, l);
-        let residual = |j: usize| y[j] * q[j] - (1.0 - y[j]) * p[j];
         let fill = |out: &mut [f64], f: fn(f64) -> f64| {
-            out.iter_mut()
-                .enumerate()
-                .for_each(|(j, out)| *out = f(residual(j)));
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = f(residual(y[j], p[j], q[j]));
+            }
         };
-        match self.spec.variant {
+        match variant {
             Variant::Gated => fill(plus, f64::abs),
             Variant::Literal => fill(plus, |e| (-e).max(0.0)),
             Variant::Split | Variant::TwoSided => {
@@ -365,49 +396,32 @@ impl EntropyLoss {
             _ => {}
         }
         if let Some(kernel) = &self.kernel {
-            kernel.product(plus, u);
-            if matches!(self.spec.variant, Variant::Split | Variant::TwoSided) {
-                kernel.product(minus, v);
+            product(kernel, plus, u);
+            if matches!(variant, Variant::Split | Variant::TwoSided) {
+                product(kernel, minus, v);
             }
         } else {
             u.fill(0.0);
         }
-        let [floor, gain] = [self.spec.floor, self.spec.gain];
-        // softplus(z) and softplus(-z), then y softplus(-z) + (1-y) softplus(z): no difference of
-        // large numbers.
-        let above = |j: usize| z[j].max(0.0) + l[j];
-        let below = |j: usize| (-z[j]).max(0.0) + l[j];
-        let entropy = |j: usize| l[j] + y[j] * (-z[j]).max(0.0) + (1.0 - y[j]) * z[j].max(0.0);
-        match self.spec.variant {
-            Variant::Gated => sum_terms(grad, scale, |j| {
-                let w = floor + gain * u[j];
-                (w * entropy(j), -w * residual(j))
-            }),
-            Variant::Split => sum_terms(grad, scale, |j| {
-                let (u, v) = (
-                    (floor + gain * u[j]) * y[j],
-                    (floor + gain * v[j]) * (1.0 - y[j]),
-                );
-                (u * below(j) + v * above(j), -u * q[j] + v * p[j])
-            }),
-            Variant::TwoSided => sum_terms(grad, scale, |j| {
-                (
-                    u[j] * below(j) + v[j] * above(j),
-                    -u[j] * q[j] + v[j] * p[j],
-                )
-            }),
-            Variant::Literal => sum_terms(grad, scale, |j| (-u[j] * below(j), u[j] * q[j])),
-            _ => sum_terms(grad, scale, |j| (entropy(j), -residual(j))),
-        }
+        let row = Row {
+            z,
+            y,
+            p,
+            q,
+            l,
+            u,
+            v,
+        };
+        row.finish(&self.spec, grad, scale)
     }
 
     fn softmax_row(
         &self,
-        z: &[f64],
-        y: &[f64],
+        (z, y): (&[f64], &[f64]),
         grad: &mut [f64],
         [deficit, weight]: [&mut [f64]; 2],
         scale: f64,
+        product: fn(&Kernel, &[f64], &mut [f64]),
     ) -> f64 {
         let top = z.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let sum: f64 = z.iter().map(|z| (z - top).exp()).sum();
@@ -418,7 +432,7 @@ impl EntropyLoss {
                 for ((d, z), y) in deficit.iter_mut().zip(z).zip(y) {
                     *d = (y / count - (z - log_sum).exp()).max(0.0);
                 }
-                kernel.product(deficit, weight);
+                product(kernel, deficit, weight);
             }
             None => weight.iter_mut().zip(y).for_each(|(w, y)| *w = y / count),
         }
@@ -434,6 +448,66 @@ impl EntropyLoss {
 
 /// Logits and labels of some rows; their gradients and buffers.
 type Rows<'a> = ((&'a [f64], &'a [f64]), (&'a mut [f64], &'a mut [f64]));
+
+/// y - sigmoid(z), without cancellation.
+fn residual(y: f64, p: f64, q: f64) -> f64 {
+    y * q - (1.0 - y) * p
+}
+
+/// One row's logits and labels; p = sigmoid(z), q = sigmoid(-z), l = ln(1 + exp(-|z|)); u and v as at
+/// the top of this file.
+struct Row<'a> {
+    z: &'a [f64],
+    y: &'a [f64],
+    p: &'a [f64],
+    q: &'a [f64],
+    l: &'a [f64],
+    u: &'a [f64],
+    v: &'a [f64],
+}
+
+impl Row<'_> {
+    fn residual(&self, j: usize) -> f64 {
+        residual(self.y[j], self.p[j], self.q[j])
+    }
+
+    /// softplus(z) and softplus(-z).
+    fn softplus(&self, j: usize) -> [f64; 2] {
+        [self.z[j], -self.z[j]].map(|z| z.max(0.0) + self.l[j])
+    }
+
+    /// softplus(z) - y z as y softplus(-z) + (1-y) softplus(z): no difference of large numbers.
+    fn cross_entropy(&self, j: usize) -> f64 {
+        let (z, y) = (self.z[j], self.y[j]);
+        self.l[j] + y * (-z).max(0.0) + (1.0 - y) * z.max(0.0)
+    }
+
+    /// The sum of the losses; their gradient times `scale` is written into `grad`.
+    fn finish(&self, spec: &EntropySpec, grad: &mut [f64], scale: f64) -> f64 {
+        let [floor, gain] = [spec.floor, spec.gain];
+        let (y, p, q, u, v) = (self.y, self.p, self.q, self.u, self.v);
+        match spec.variant {
+            Variant::Gated => sum_terms(grad, scale, |j| {
+                let w = floor + gain * u[j];
+                (w * self.cross_entropy(j), -w * self.residual(j))
+            }),
+            Variant::Split => sum_terms(grad, scale, |j| {
+                let u = (floor + gain * u[j]) * y[j];
+                let v = (floor + gain * v[j]) * (1.0 - y[j]);
+                let [above, below] = self.softplus(j);
+                (u * below + v * above, -u * q[j] + v * p[j])
+            }),
+            Variant::TwoSided => sum_terms(grad, scale, |j| {
+                let [above, below] = self.softplus(j);
+                (u[j] * below + v[j] * above, -u[j] * q[j] + v[j] * p[j])
+            }),
+            Variant::Literal => {
+                sum_terms(grad, scale, |j| (-u[j] * self.softplus(j)[1], u[j] * q[j]))
+            }
+            _ => sum_terms(grad, scale, |j| (self.cross_entropy(j), -self.residual(j))),
+        }
+    }
+}
 
 /// Writes the slopes, scaled, and returns the sum of the terms, four side by side.
 fn sum_terms(grad: &mut [f64], scale: f64, f: impl Fn(usize) -> (f64, f64)) -> f64 {

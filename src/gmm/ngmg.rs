@@ -396,28 +396,37 @@ impl Kernel {
 
     /// [`Self::apply`] for lengths known to be right. Every row is one sum in a fixed order.
     pub(super) fn product(&self, v: &[f64], out: &mut [f64]) {
-        let fill = |first: usize, out: &mut [f64]| {
-            if let Entries::Toeplitz { padded } = &self.entries {
-                let common = self.scale.len() == 1;
-                let scale = if common { self.scale[0] } else { 1.0 };
-                vector::convolve(scale, padded, v, first, out);
-                if !common {
-                    let rows = out.iter_mut().zip(&self.scale[first..]);
-                    rows.for_each(|(out, scale)| *out *= scale);
-                }
-                return;
-            }
-            for (j, out) in (first..).zip(out) {
-                let (start, values) = self.row(j);
-                *out = self.scale(j) * vector::dot(values, &v[start..start + values.len()]);
-            }
-        };
         if self.n * self.row(self.n / 2).1.len() <= SERIAL {
-            return fill(0, out);
+            return self.rows_of(0, v, out);
         }
         let size = CHUNK.min(self.n.div_ceil(16).next_multiple_of(BLOCK));
         let chunks = out.par_chunks_mut(size).enumerate();
-        chunks.for_each(|(c, out)| fill(c * size, out));
+        chunks.for_each(|(c, out)| self.rows_of(c * size, v, out));
+    }
+
+    /// `out = M v` on this thread alone, for callers that spread rows of a batch over threads. `v` and
+    /// `out` are `[n]`.
+    pub fn product_serial(&self, v: &[f64], out: &mut [f64]) {
+        self.rows_of(0, v, out);
+    }
+
+    /// Elements `first..` of M v.
+    fn rows_of(&self, first: usize, v: &[f64], out: &mut [f64]) {
+        if let Entries::Toeplitz { padded } = &self.entries {
+            let common = self.scale.len() == 1;
+            let scale = if common { self.scale[0] } else { 1.0 };
+            vector::convolve(scale, padded, v, first, out);
+            if !common {
+                let rows = out.iter_mut().zip(&self.scale[first..]);
+                rows.for_each(|(out, scale)| *out *= scale);
+            }
+            return;
+        }
+        for (j, out) in (first..).zip(out) {
+            let (start, values) = self.row(j);
+            let sum = vector::dot(values, &v[start..start + values.len()]);
+            *out = self.scale(j) * sum;
+        }
     }
 
     /// M as rows `[n, n]`. Errors: more than 2^26 entries.

@@ -6,12 +6,15 @@
 pub mod adamw;
 pub mod add;
 pub mod attention;
+pub mod attribute_loss;
 pub mod concat;
 pub mod conv2d;
 pub mod group_norm;
 pub mod latent_tokens;
 pub mod linear;
+pub mod mean_rows;
 pub mod mse;
+pub mod ngmg;
 pub mod norm_pool;
 pub mod prologue;
 pub mod q_sample;

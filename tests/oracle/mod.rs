@@ -12,6 +12,7 @@ mod reference;
 mod rng;
 
 mod attention;
+mod attributes;
 mod concat;
 mod conv2d;
 mod draws;

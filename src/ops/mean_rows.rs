@@ -1,0 +1,97 @@
+//! Mean over the positions of a picture: what an attribute classifier reads of the bottleneck.
+
+use crate::device::call::Call;
+use crate::device::vector;
+use crate::tape::backward::Backward;
+use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var};
+
+/// Records the mean over all rows of each sample: `[n, h, w, c]` or `[n, t, c]` -> `[n, c]`.
+///
+/// # Errors
+/// `x` has no positions: fewer than three axes.
+pub fn mean_rows(tape: &mut Tape, x: Var) -> Result<Var, TapeError> {
+    tape.push_one(MeanRows, &[x])
+}
+
+/// See [`mean_rows`].
+#[derive(Debug)]
+pub struct MeanRows;
+
+impl Op for MeanRows {
+    fn name(&self) -> &'static str {
+        "mean_rows"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let x = inputs[0];
+        if x.shape.len() < 3 {
+            return Err(Mismatch::new("positions", "[n, h, w, c] or [n, t, c]", x));
+        }
+        Ok(vec![TensorType::f32(&[x.samples(), x.channels()])])
+    }
+
+    fn differentiable(&self) -> bool {
+        true
+    }
+
+    fn vjp(&self, b: &mut Backward<'_>, node: &NodeIo) -> Result<(), TapeError> {
+        let x = node.inputs[0];
+        let Some(dy) = b.grad(node.outputs[0])? else {
+            return Ok(());
+        };
+        if b.needs(x) {
+            let like = b.tape.ty(x).clone();
+            let dx = b.tape.push_one(MeanRowsBackward { like }, &[dy])?;
+            b.add_plain(x, dx);
+        }
+        Ok(())
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let x = call.input(0);
+        let share = 1.0 / x.rows() as f32;
+        call.pool()
+            .run(&[call.output(0).split(1)], &mut [], |n, parts, _| {
+                let mut y = parts.get(0);
+                let y = y.row(0, 0);
+                y.fill(0.0);
+                for r in 0..x.rows() {
+                    vector::add_scaled(x.row(n, r), 1.0, y);
+                }
+                y.iter_mut().for_each(|y| *y *= share);
+            });
+    }
+}
+
+/// dx = dy / positions, at every position.
+#[derive(Debug)]
+pub struct MeanRowsBackward {
+    like: TensorType,
+}
+
+impl Op for MeanRowsBackward {
+    fn name(&self) -> &'static str {
+        "mean_rows_backward"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let want = TensorType::f32(&[self.like.samples(), self.like.channels()]);
+        Mismatch::check("gradient", &want, inputs[0])?;
+        Ok(vec![self.like.clone()])
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let dy = call.input(0);
+        let dx = call.output(0);
+        let rows = dx.rows();
+        let share = 1.0 / rows as f32;
+        call.pool().run(&[dx.split(rows)], &mut [], |n, parts, _| {
+            let mut dx = parts.get(0);
+            for r in 0..rows {
+                for (dx, dy) in dx.row(0, r).iter_mut().zip(dy.row(n, 0)) {
+                    *dx = share * dy;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,78 @@
+//! The negative Gaussian mixture gradient of a batch of weights: NGMG(c, t) = M min(c - t, 0) (paper
+//! Eq. 13; [`crate::gmm::ngmg`] has the conventions). The kernel matrix is never stored: on the grid
+//! mu_j = j it has 2 R + 1 different entries.
+
+use crate::device::call::Call;
+use crate::gmm::ngmg::{Kernel, KernelSpec, NgmgError, Reach};
+use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var, Workspace};
+
+/// Up to so many components the kernel is evaluated whole; beyond, six sigma far (1.5e-8 of an entry).
+const DENSE: usize = 128;
+
+/// M of `n` components at mu_j = j.
+///
+/// # Errors
+/// Fewer than two components; a sigma that is not positive; a row of zeros that should be normalised.
+pub fn grid_kernel(n: usize, mut spec: KernelSpec) -> Result<Kernel, NgmgError> {
+    if n > DENSE {
+        spec.reach = Reach::Sigmas(6.0);
+    }
+    Kernel::grid(n, spec)
+}
+
+/// Records NGMG of `current` against `target`, both `[b, n]` with rows that are weights: `[b, n]`, from
+/// minus the kernel's largest entry to 0. It has no gradient of its own: it is one.
+///
+/// # Errors
+/// Shapes that do not fit each other or the kernel.
+pub fn ngmg(tape: &mut Tape, current: Var, target: Var, kernel: Kernel) -> Result<Var, TapeError> {
+    tape.push_one(Ngmg { kernel }, &[current, target])
+}
+
+/// See [`ngmg`].
+#[derive(Debug)]
+pub struct Ngmg {
+    kernel: Kernel,
+}
+
+impl Op for Ngmg {
+    fn name(&self) -> &'static str {
+        "ngmg"
+    }
+
+    fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
+        let want = TensorType::f32(&[inputs[0].samples(), self.kernel.len()]);
+        Mismatch::check("current weights", &want, inputs[0])?;
+        Mismatch::check("target weights", &want, inputs[1])?;
+        Ok(vec![want])
+    }
+
+    fn workspace(&self, _: &[&TensorType], _: &[&TensorType]) -> Workspace {
+        Workspace {
+            shared: 0,
+            // L and M L in f64, with room to start at a multiple of eight bytes.
+            per_thread: (4 * self.kernel.len() + 2).next_multiple_of(16),
+        }
+    }
+
+    fn cpu(&self, call: &Call<'_>) {
+        let (current, target) = (call.input(0), call.input(1));
+        call.pool().run(
+            &[call.output(0).split(1)],
+            call.scratch(),
+            |b, parts, scratch| {
+                let (_, numbers, _) = bytemuck::pod_align_to_mut::<f32, f64>(scratch);
+                let (deficit, rest) = numbers.split_at_mut(self.kernel.len());
+                let product = &mut rest[..self.kernel.len()];
+                let pairs = current.row(b, 0).iter().zip(target.row(b, 0));
+                for (d, (&c, &t)) in deficit.iter_mut().zip(pairs) {
+                    *d = (f64::from(c) - f64::from(t)).min(0.0);
+                }
+                self.kernel.product_serial(deficit, product);
+                for (out, g) in parts.get(0).row(0, 0).iter_mut().zip(&*product) {
+                    *out = *g as f32;
+                }
+            },
+        );
+    }
+}
