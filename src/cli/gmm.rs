@@ -98,10 +98,14 @@ pub fn run(command: GmmCommand) -> Result<()> {
 fn fit(file: &Path, spec: ExpansionSpec, json: bool, out: Option<&Path>) -> Result<()> {
     let x = read_numbers(file)?;
     let found = expand(&x, spec)?;
-    let with = |mode| expand(&x, ExpansionSpec { mode, ..spec });
-    let likelihood = |g: &Mixture| g.mean_log_likelihood(&x);
-    let one_step = likelihood(&with(Mode::OneStep)?.mixture)?;
-    let em = likelihood(&with(Mode::Em(10))?.mixture)?;
+    let likelihood = |mode| -> Result<f64> {
+        if mode == found.mode {
+            return Ok(found.mixture.mean_log_likelihood(&x)?);
+        }
+        let other = expand(&x, ExpansionSpec { mode, ..spec })?;
+        Ok(other.mixture.mean_log_likelihood(&x)?)
+    };
+    let (one_step, em) = (likelihood(Mode::OneStep)?, likelihood(Mode::Em(10))?);
     let w1 = w1_samples(&found.mixture, &x)?;
     found
         .warnings
