@@ -1,5 +1,7 @@
 //! `gmmk bench`.
 
+mod ngmg;
+
 use super::Device;
 use super::terminal::say;
 use anyhow::Result;
@@ -25,6 +27,8 @@ pub enum BenchCommand {
     Step(BenchArgs),
     /// Sampling steps: one prediction of the noise each
     Sample(BenchArgs),
+    /// Mixture mathematics: NGMG, its loss, expansions, distances
+    Ngmg(ngmg::NgmgArgs),
 }
 
 /// What to measure.
@@ -60,6 +64,7 @@ pub fn run(command: BenchCommand) -> Result<()> {
     let (args, training) = match &command {
         BenchCommand::Step(args) => (args, true),
         BenchCommand::Sample(args) => (args, false),
+        BenchCommand::Ngmg(args) => return ngmg::run(args),
     };
     preset(&args.preset)?;
     let kind = if args.preset == "cifar32" {

@@ -1,7 +1,8 @@
 //! `gmmk gmm`: mixture expansion of a column of numbers, distances between two.
 
+use super::numbers::read_numbers;
 use super::terminal::{say, warn};
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use gmmk::gmm::distance::{self, Pair};
 use gmmk::gmm::expansion::{Expansion, ExpansionSpec, Mode, expand};
@@ -20,7 +21,7 @@ const POINTS: usize = 800;
 pub enum GmmCommand {
     /// Expand a column of numbers on Gaussian components
     Fit {
-        /// Numbers: text or CSV with one per line, or a 1-D .npy of floats
+        /// Numbers: text or CSV with one per line (a header is passed over), or a 1-D .npy
         file: PathBuf,
         #[command(flatten)]
         expansion: ExpansionArgs,
@@ -33,7 +34,7 @@ pub enum GmmCommand {
     },
     /// Distances between two columns of numbers, expanded on a common grid
     Distance {
-        /// Numbers: text or CSV with one per line, or a 1-D .npy of floats
+        /// Numbers: text or CSV with one per line (a header is passed over), or a 1-D .npy
         a: PathBuf,
         /// The same, to compare with
         b: PathBuf,
@@ -97,10 +98,14 @@ pub fn run(command: GmmCommand) -> Result<()> {
 fn fit(file: &Path, spec: ExpansionSpec, json: bool, out: Option<&Path>) -> Result<()> {
     let x = read_numbers(file)?;
     let found = expand(&x, spec)?;
-    let with = |mode| expand(&x, ExpansionSpec { mode, ..spec });
-    let likelihood = |g: &Mixture| g.mean_log_likelihood(&x);
-    let one_step = likelihood(&with(Mode::OneStep)?.mixture)?;
-    let em = likelihood(&with(Mode::Em(10))?.mixture)?;
+    let likelihood = |mode| -> Result<f64> {
+        if mode == found.mode {
+            return Ok(found.mixture.mean_log_likelihood(&x)?);
+        }
+        let other = expand(&x, ExpansionSpec { mode, ..spec })?;
+        Ok(other.mixture.mean_log_likelihood(&x)?)
+    };
+    let (one_step, em) = (likelihood(Mode::OneStep)?, likelihood(Mode::Em(10))?);
     let w1 = w1_samples(&found.mixture, &x)?;
     found
         .warnings
@@ -276,89 +281,4 @@ fn distances(a: &Mixture, b: &Mixture) -> Result<Vec<(&'static str, f64, &'stati
         ("js_weights", distance::js(p, q)?, "weights"),
         ("tv_weights", distance::tv(p, q)?, "weights"),
     ])
-}
-
-/// A column of finite numbers.
-fn read_numbers(path: &Path) -> Result<Vec<f64>> {
-    let name = path.display();
-    let bytes = std::fs::read(path).with_context(|| format!("cannot read {name}"))?;
-    let numbers = match bytes.strip_prefix(b"\x93NUMPY") {
-        Some(rest) => parse_npy(rest),
-        None => match std::str::from_utf8(&bytes) {
-            Ok(text) => parse_text(text),
-            Err(_) => bail!("{name} is neither text nor .npy"),
-        },
-    };
-    let numbers = numbers.with_context(|| format!("{name}"))?;
-    if numbers.is_empty() {
-        bail!("{name} holds no numbers; expected one per line, or a 1-D .npy");
-    }
-    Ok(numbers)
-}
-
-/// One number per line; empty lines and lines from `#` on are passed over.
-fn parse_text(text: &str) -> Result<Vec<f64>> {
-    let mut numbers = Vec::new();
-    for (i, line) in text.lines().enumerate() {
-        let field = line.split('#').next().unwrap_or("");
-        let field = field.trim().trim_start_matches('\u{feff}');
-        let field = field.strip_suffix(',').unwrap_or(field);
-        if field.is_empty() {
-            continue;
-        }
-        match field.parse::<f64>() {
-            Ok(x) if x.is_finite() => numbers.push(x),
-            Ok(x) => bail!("line {} is {x}; expected a finite number", i + 1),
-            Err(_) => {
-                let short: String = field.chars().take(40).collect();
-                bail!(
-                    "line {}: `{short}` is not a number; expected one per line",
-                    i + 1
-                )
-            }
-        }
-    }
-    Ok(numbers)
-}
-
-/// What follows the magic of a .npy: version, header length, header, numbers.
-fn parse_npy(bytes: &[u8]) -> Result<Vec<f64>> {
-    let cut = "the .npy ends inside its header";
-    let major = *bytes.first().context(cut)?;
-    let wide = if major == 1 { 2 } else { 4 };
-    let length = bytes.get(2..2 + wide).context(cut)?;
-    let length = length.iter().rev().fold(0, |n, &b| n << 8 | usize::from(b));
-    let header = bytes
-        .get(2 + wide..)
-        .and_then(|b| b.get(..length))
-        .context(cut)?;
-    let header = String::from_utf8_lossy(header).replace(' ', "");
-    let after = |key: &str| header.split_once(key).map_or("", |(_, rest)| rest);
-    let shape = after("'shape':(").split(')').next().unwrap_or("");
-    let count: usize = match shape.trim_end_matches(',').parse() {
-        Ok(count) if shape.ends_with(',') => count,
-        _ => bail!("the .npy has shape ({shape}); expected one dimension"),
-    };
-    let descr = after("'descr':'").split('\'').next().unwrap_or("");
-    let size = match descr {
-        "<f4" => 4,
-        "<f8" => 8,
-        other => bail!("the .npy has the type `{other}`; expected <f4 or <f8"),
-    };
-    let data = &bytes[2 + wide + length..];
-    if count.checked_mul(size) != Some(data.len()) {
-        bail!(
-            "the .npy has {} bytes of numbers; expected {count} x {size}",
-            data.len()
-        );
-    }
-    let number = |b: &[u8]| match b {
-        &[a, b, c, d] => f64::from(f32::from_le_bytes([a, b, c, d])),
-        b => f64::from_le_bytes(b.try_into().unwrap_or([0xff; 8])),
-    };
-    let numbers: Vec<f64> = data.chunks_exact(size).map(number).collect();
-    match numbers.iter().position(|x| !x.is_finite()) {
-        Some(i) => bail!("number {i} is {}; expected a finite number", numbers[i]),
-        None => Ok(numbers),
-    }
 }

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod devices;
 mod gmm;
+mod numbers;
 mod reproduce;
 mod sample;
 mod terminal;

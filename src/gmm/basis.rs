@@ -5,6 +5,8 @@
 //! u = z_0: one exponential, a running product and a table. A value k steps out carries a relative
 //! rounding error of about 2k 1e-16.
 
+use super::vector;
+
 /// In one dimension components are left out where the ratio is below the smallest f64: nothing is
 /// lost to rounding.
 const CUT_LINE: f64 = 38.7;
@@ -51,11 +53,16 @@ impl Axis {
         self.low + n as f64 * self.spacing
     }
 
-    fn fill(&self, x: f64, window: &mut Window) -> f64 {
+    /// The component nearest to x, and how far x lies above it in standard deviations.
+    fn nearest(&self, x: f64) -> (usize, f64) {
         let place = ((x - self.low) / self.spacing).round();
         // A float too large for usize saturates; NaN cannot occur, the samples are finite.
         let nearest = (place.max(0.0) as usize).min(self.count - 1);
-        let u = (x - self.mu(nearest)) / self.sigma();
+        (nearest, (x - self.mu(nearest)) / self.sigma())
+    }
+
+    fn fill(&self, x: f64, window: &mut Window) -> f64 {
+        let (nearest, u) = self.nearest(x);
         let reach = self.table.len() - 1;
         let below = reach.min(nearest);
         let above = reach.min(self.count - 1 - nearest);
@@ -78,16 +85,7 @@ impl Axis {
             }
             return;
         }
-        // Four powers side by side: one product would wait for the other.
-        let one = (u / self.r).exp();
-        let four = (one * one) * (one * one);
-        let mut powers = [one, one * one, one * one * one, four];
-        for (out, table) in out.chunks_mut(4).zip(self.table[1..].chunks(4)) {
-            for ((out, table), power) in out.iter_mut().zip(table).zip(&mut powers) {
-                *out = *power * table;
-                *power *= four;
-            }
-        }
+        vector::powers((u / self.r).exp(), &self.table[1..], out);
     }
 }
 
@@ -165,6 +163,16 @@ impl Basis {
             *value = (*value - top).exp();
         }
         top
+    }
+
+    /// What [`Self::prepare`] returns, alone.
+    pub(super) fn top(&self, x: &[f64], windows: &mut [Window]) -> f64 {
+        if self.axes.is_empty() {
+            return self.prepare(x, windows);
+        }
+        let axes = self.axes.iter().zip(x);
+        axes.map(|(axis, &x)| -0.5 * axis.nearest(x).1.powi(2))
+            .sum()
     }
 
     /// ln phi_n(x) without the factor (2 pi)^(-D/2), for every n.

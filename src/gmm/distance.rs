@@ -10,7 +10,7 @@
 use rayon::prelude::*;
 
 use super::mixture::{Mixture, MixtureError, check_weights};
-use super::normal;
+use super::vector;
 use crate::rng::{Philox, Stream};
 
 /// Beyond this many standard deviations a component's distribution function is 0 or 1 within 1e-18.
@@ -223,8 +223,13 @@ impl Pair {
     /// D at x counted from `middle`; components out of [`REACH`] count as 0 or 1.
     pub(super) fn difference(&self, x: f64) -> f64 {
         let (first, last) = self.window(x);
-        let near = (first..last).map(|n| self.d[n] * normal::cdf((x - self.mu[n]) / self.sigma[n]));
-        self.before[first][0] + near.sum::<f64>()
+        let near = first..last;
+        let (d, mu, sigma) = (
+            &self.d[near.clone()],
+            &self.mu[near.clone()],
+            &self.sigma[near],
+        );
+        self.before[first][0] + vector::sum_cdf(x, d, mu, sigma)
     }
 
     /// `A(x) = sum_n d_n s_n (z Phi(z) + phi0(z))`, the antiderivative of D, at x counted from `middle`.
@@ -236,23 +241,25 @@ impl Pair {
     pub(super) fn difference_and_integral(&self, x: f64) -> [f64; 2] {
         let (first, last) = self.window(x);
         let [d, moment] = self.before[first];
-        let (mut difference, mut integral) = (d, x * d - moment);
-        for n in first..last {
-            let z = (x - self.mu[n]) / self.sigma[n];
-            let cdf = normal::cdf(z);
-            difference += self.d[n] * cdf;
-            integral += self.d[n] * self.sigma[n] * (z * cdf + normal::density(z));
-        }
-        [difference, integral]
+        let near = first..last;
+        let (near_d, mu, sigma) = (
+            &self.d[near.clone()],
+            &self.mu[near.clone()],
+            &self.sigma[near],
+        );
+        let [difference, integral] = vector::sum_cdf_integral(x, near_d, mu, sigma);
+        [d + difference, x * d - moment + integral]
     }
 
     fn density_difference(&self, x: f64) -> f64 {
         let (first, last) = self.window(x);
-        let near = (first..last).map(|n| {
-            let z = (x - self.mu[n]) / self.sigma[n];
-            self.d[n] / self.sigma[n] * normal::density(z)
-        });
-        near.sum()
+        let near = first..last;
+        vector::sum_density(
+            x,
+            &self.d[near.clone()],
+            &self.mu[near.clone()],
+            &self.sigma[near],
+        )
     }
 
     fn window(&self, x: f64) -> (usize, usize) {
@@ -317,8 +324,9 @@ impl Pair {
     fn integrate(&self, f: impl Fn(f64, f64) -> f64 + Sync) -> Result<f64, DistanceError> {
         let (low, step, count) = self.points(14.0, 64.0, MAX_INTEGRAL)?;
         let value = |i: usize| {
-            let x = [self.middle + (low + i as f64 * step)];
-            let value = f(self.left.log_density_at(&x), self.right.log_density_at(&x));
+            let x = self.middle + (low + i as f64 * step);
+            let [p, q] = self.left.log_densities_at(&self.right, x);
+            let value = f(p, q);
             if i == 0 || i + 1 == count {
                 0.5 * value
             } else {
@@ -439,6 +447,7 @@ pub fn monte_carlo(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gmm::normal;
     use std::f64::consts::LN_2;
 
     fn normal_pair(gap: f64, scale: f64) -> Pair {

@@ -28,10 +28,13 @@ use rayon::prelude::*;
 
 use super::mixture::{MixtureError, check_finite};
 use super::ngmg::{Diagonal, Kernel, KernelSpec, NgmgError, Norm, Reach};
+use super::vector;
 
 /// Tasks a large batch is cut into, and the numbers from which it is cut.
 const TASKS: usize = 16;
 const PARALLEL: usize = 1 << 14;
+/// Lists of K numbers that a row needs.
+const BUFFERS: usize = 7;
 
 /// What is wrong with a loss or its inputs.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -258,7 +261,7 @@ impl EntropyLoss {
     /// Buffers for [`Self::evaluate`].
     pub fn workspace(&self) -> Workspace {
         Workspace {
-            rows: vec![0.0; TASKS * 4 * self.k],
+            rows: vec![0.0; TASKS * BUFFERS * self.k],
             k: self.k,
         }
     }
@@ -287,7 +290,7 @@ impl EntropyLoss {
                 .sum::<f64>()
         };
         let width = size * k;
-        let buffers = workspace.rows.chunks_mut(4 * k);
+        let buffers = workspace.rows.chunks_mut(BUFFERS * k);
         let outputs = grad.chunks_mut(width).zip(buffers);
         let tasks = logits.chunks(width).zip(labels.chunks(width)).zip(outputs);
         let mut sums = [0.0; TASKS];
@@ -344,7 +347,7 @@ impl EntropyLoss {
 
     /// Numbers of the buffer that [`Self::row_serial`] needs.
     pub fn row_buffer(&self) -> usize {
-        4 * self.k
+        BUFFERS * self.k
     }
 
     /// One row on this thread alone, nothing allocated or checked: the sum of its K losses, not divided
@@ -370,50 +373,46 @@ impl EntropyLoss {
         scale: f64,
         product: fn(&Kernel, &[f64], &mut [f64]),
     ) -> f64 {
-        let (errors, pulled) = buffers.split_at_mut(2 * self.k);
-        let (plus, minus) = errors.split_at_mut(self.k);
-        let (u, v) = pulled.split_at_mut(self.k);
-        match self.spec.variant {
-            Variant::Softmax | Variant::SoftmaxCe => {
-                return self.softmax_row((z, y), grad, [plus, minus], scale, product);
+        let mut parts = buffers.chunks_mut(self.k);
+        let [p, q, l, plus, minus, u, v] =
+            std::array::from_fn(|_| parts.next().unwrap_or_default());
+        let variant = self.spec.variant;
+        if matches!(variant, Variant::Softmax | Variant::SoftmaxCe) {
+            return self.softmax_row((z, y), grad, [plus, minus], scale, product);
+        }
+        vector::logistic(z, p, q, l);
+        let fill = |out: &mut [f64], f: fn(f64) -> f64| {
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = f(residual(y[j], p[j], q[j]));
             }
-            Variant::Gated => fill(plus, z, y, |e| e.abs()),
-            Variant::Literal => fill(plus, z, y, |e| (-e).max(0.0)),
-            _ => {
-                fill(plus, z, y, |e| e.max(0.0));
-                fill(minus, z, y, |e| (-e).max(0.0));
+        };
+        match variant {
+            Variant::Gated => fill(plus, f64::abs),
+            Variant::Literal => fill(plus, |e| (-e).max(0.0)),
+            Variant::Split | Variant::TwoSided => {
+                fill(plus, |e| e.max(0.0));
+                fill(minus, |e| (-e).max(0.0));
             }
+            _ => {}
         }
         if let Some(kernel) = &self.kernel {
             product(kernel, plus, u);
-            if matches!(self.spec.variant, Variant::Split | Variant::TwoSided) {
+            if matches!(variant, Variant::Split | Variant::TwoSided) {
                 product(kernel, minus, v);
             }
         } else {
             u.fill(0.0);
         }
-        let [floor, gain] = [self.spec.floor, self.spec.gain];
-        let mut loss = 0.0;
-        for j in 0..self.k {
-            let (z, y, u, v) = (z[j], y[j], u[j], v[j]);
-            let [p, q] = [sigmoid(z), sigmoid(-z)];
-            let (term, slope) = match self.spec.variant {
-                Variant::Gated => {
-                    let w = floor + gain * u;
-                    (w * cross_entropy(z, y), -w * residual(z, y))
-                }
-                Variant::Split => {
-                    let (u, v) = ((floor + gain * u) * y, (floor + gain * v) * (1.0 - y));
-                    (u * softplus(-z) + v * softplus(z), -u * q + v * p)
-                }
-                Variant::TwoSided => (u * softplus(-z) + v * softplus(z), -u * q + v * p),
-                Variant::Literal => (-u * softplus(-z), u * q),
-                _ => (cross_entropy(z, y), -residual(z, y)),
-            };
-            loss += term;
-            grad[j] = scale * slope;
-        }
-        loss
+        let row = Row {
+            z,
+            y,
+            p,
+            q,
+            l,
+            u,
+            v,
+        };
+        row.finish(&self.spec, grad, scale)
     }
 
     fn softmax_row(
@@ -450,35 +449,75 @@ impl EntropyLoss {
 /// Logits and labels of some rows; their gradients and buffers.
 type Rows<'a> = ((&'a [f64], &'a [f64]), (&'a mut [f64], &'a mut [f64]));
 
-fn fill(out: &mut [f64], z: &[f64], y: &[f64], f: impl Fn(f64) -> f64) {
-    for ((out, z), y) in out.iter_mut().zip(z).zip(y) {
-        *out = f(residual(*z, *y));
-    }
-}
-
-/// 1/(1 + exp(-z)), without overflow.
-fn sigmoid(z: f64) -> f64 {
-    let small = (-z.abs()).exp();
-    if z >= 0.0 {
-        1.0 / (1.0 + small)
-    } else {
-        small / (1.0 + small)
-    }
-}
-
-/// ln(1 + exp(z)), without overflow.
-fn softplus(z: f64) -> f64 {
-    z.max(0.0) + (-z.abs()).exp().ln_1p()
-}
-
 /// y - sigmoid(z), without cancellation.
-fn residual(z: f64, y: f64) -> f64 {
-    y * sigmoid(-z) - (1.0 - y) * sigmoid(z)
+fn residual(y: f64, p: f64, q: f64) -> f64 {
+    y * q - (1.0 - y) * p
 }
 
-/// softplus(z) - y z as y softplus(-z) + (1-y) softplus(z): no difference of large numbers.
-fn cross_entropy(z: f64, y: f64) -> f64 {
-    y * softplus(-z) + (1.0 - y) * softplus(z)
+/// One row's logits and labels; p = sigmoid(z), q = sigmoid(-z), l = ln(1 + exp(-|z|)); u and v as at
+/// the top of this file.
+struct Row<'a> {
+    z: &'a [f64],
+    y: &'a [f64],
+    p: &'a [f64],
+    q: &'a [f64],
+    l: &'a [f64],
+    u: &'a [f64],
+    v: &'a [f64],
+}
+
+impl Row<'_> {
+    fn residual(&self, j: usize) -> f64 {
+        residual(self.y[j], self.p[j], self.q[j])
+    }
+
+    /// softplus(z) and softplus(-z).
+    fn softplus(&self, j: usize) -> [f64; 2] {
+        [self.z[j], -self.z[j]].map(|z| z.max(0.0) + self.l[j])
+    }
+
+    /// softplus(z) - y z as y softplus(-z) + (1-y) softplus(z): no difference of large numbers.
+    fn cross_entropy(&self, j: usize) -> f64 {
+        let (z, y) = (self.z[j], self.y[j]);
+        self.l[j] + y * (-z).max(0.0) + (1.0 - y) * z.max(0.0)
+    }
+
+    /// The sum of the losses; their gradient times `scale` is written into `grad`.
+    fn finish(&self, spec: &EntropySpec, grad: &mut [f64], scale: f64) -> f64 {
+        let [floor, gain] = [spec.floor, spec.gain];
+        let (y, p, q, u, v) = (self.y, self.p, self.q, self.u, self.v);
+        match spec.variant {
+            Variant::Gated => sum_terms(grad, scale, |j| {
+                let w = floor + gain * u[j];
+                (w * self.cross_entropy(j), -w * self.residual(j))
+            }),
+            Variant::Split => sum_terms(grad, scale, |j| {
+                let u = (floor + gain * u[j]) * y[j];
+                let v = (floor + gain * v[j]) * (1.0 - y[j]);
+                let [above, below] = self.softplus(j);
+                (u * below + v * above, -u * q[j] + v * p[j])
+            }),
+            Variant::TwoSided => sum_terms(grad, scale, |j| {
+                let [above, below] = self.softplus(j);
+                (u[j] * below + v[j] * above, -u[j] * q[j] + v[j] * p[j])
+            }),
+            Variant::Literal => {
+                sum_terms(grad, scale, |j| (-u[j] * self.softplus(j)[1], u[j] * q[j]))
+            }
+            _ => sum_terms(grad, scale, |j| (self.cross_entropy(j), -self.residual(j))),
+        }
+    }
+}
+
+/// Writes the slopes, scaled, and returns the sum of the terms, four side by side.
+fn sum_terms(grad: &mut [f64], scale: f64, f: impl Fn(usize) -> (f64, f64)) -> f64 {
+    let mut sums = [0.0; 4];
+    for (j, grad) in grad.iter_mut().enumerate() {
+        let (term, slope) = f(j);
+        sums[j % 4] += term;
+        *grad = scale * slope;
+    }
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
 #[cfg(test)]

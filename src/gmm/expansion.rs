@@ -13,13 +13,14 @@
 //! number of samples and added in order, so threads do not change a bit.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use rayon::prelude::*;
 
 use super::basis::{Axis, Basis};
 use super::mixture::{Mixture, MixtureError, check_finite};
-use super::ngmg::dot;
+use super::vector;
 
 /// Largest number of components.
 pub const MAX_COMPONENTS: usize = 1_000_000;
@@ -27,6 +28,10 @@ pub const MAX_COMPONENTS: usize = 1_000_000;
 const AUTO_SHARE: f64 = 0.02;
 /// EM steps of `auto`; more overfit.
 const AUTO_EM: usize = 10;
+/// Widths of a range whose squares are numbers.
+const SPANS: RangeInclusive<f64> = 1e-150..=1e150;
+/// Smallest grid spacing beside the ends of the grid: below it the means lose three digits.
+const MIN_SPACING: f64 = 2e-13;
 /// Below this sum of weighted ratios a sample's responsibilities are computed from logarithms.
 const TINY_SUM: f64 = 1e-290;
 
@@ -64,6 +69,18 @@ pub enum ExpansionError {
     /// A range that is empty or not finite.
     #[error("expansion: the range of axis {axis} is {low} to {high}; expected finite lo < hi")]
     Range {
+        /// Which axis.
+        axis: usize,
+        /// lo.
+        low: f64,
+        /// hi.
+        high: f64,
+    },
+    /// A range whose square, or whose grid spacing beside its ends, f64 cannot hold.
+    #[error(
+        "expansion: the range of axis {axis} is {low:e} to {high:e}; expected it 1e-150 to 1e150 wide, and its grid spacing above 2e-13 of its ends: rescale or shift the numbers"
+    )]
+    Scale {
         /// Which axis.
         axis: usize,
         /// lo.
@@ -225,22 +242,7 @@ pub fn expand_grid(
     if !(r > 0.0 && r.is_finite()) {
         return Err(ExpansionError::Width { r });
     }
-    let extent = extent(x, dims);
-    let ranges = match ranges {
-        Some(given) => given.to_vec(),
-        None => match extent.iter().position(|e| e[0] == e[1]) {
-            None => extent,
-            Some(axis) => {
-                let value = extent[axis][0];
-                return Err(ExpansionError::OneValue { axis, value });
-            }
-        },
-    };
-    for (axis, &[low, high]) in ranges.iter().enumerate() {
-        if !(low < high && (high - low).is_finite()) {
-            return Err(ExpansionError::Range { axis, low, high });
-        }
-    }
+    let ranges = find_ranges(x, shape, ranges)?;
     let axes = ranges.iter().zip(shape);
     let axes = axes.map(|(&range, &count)| Axis::new(range, count, r, dims));
     let axes: Vec<_> = axes.collect();
@@ -264,6 +266,35 @@ pub fn expand_grid(
         spacing,
         ..found
     })
+}
+
+/// The range of every axis: as given, or the extent of the samples; one that f64 can compute with.
+fn find_ranges(
+    x: &[f64],
+    shape: &[usize],
+    given: Option<&[[f64; 2]]>,
+) -> Result<Vec<[f64; 2]>, ExpansionError> {
+    let extent = extent(x, shape.len());
+    let ranges = match given {
+        Some(given) => given.to_vec(),
+        None => match extent.iter().position(|e| e[0] == e[1]) {
+            None => extent,
+            Some(axis) => {
+                let value = extent[axis][0];
+                return Err(ExpansionError::OneValue { axis, value });
+            }
+        },
+    };
+    for (axis, (&[low, high], n)) in ranges.iter().zip(shape).enumerate() {
+        if !(low < high && low.is_finite() && high.is_finite()) {
+            return Err(ExpansionError::Range { axis, low, high });
+        }
+        let (span, ends) = (high - low, low.abs().max(high.abs()));
+        if !SPANS.contains(&span) || span / (n - 1) as f64 <= MIN_SPACING * ends {
+            return Err(ExpansionError::Scale { axis, low, high });
+        }
+    }
+    Ok(ranges)
 }
 
 /// Expands samples `[M, D]` on given centres `[N, D]` with standard deviations `[N, D]`, any D. Dense: the
@@ -408,17 +439,14 @@ fn one_step(x: &[f64], basis: &Basis) -> Vec<f64> {
     let tops = chunks.map(|chunk| {
         let mut windows = basis.scratch();
         let tops = chunk.chunks(basis.dims);
-        let tops = tops.map(|x| basis.prepare(x, &mut windows));
+        let tops = tops.map(|x| basis.top(x, &mut windows));
         tops.fold(f64::NEG_INFINITY, f64::max)
     });
     let top = tops.reduce(|| f64::NEG_INFINITY, f64::max);
     accumulate(x, basis, |x, scratch, sums| {
         let scale = (basis.prepare(x, &mut scratch.windows) - top).exp();
         basis.runs(&scratch.windows, |start, factor, values| {
-            let factor = factor * scale;
-            for (sum, value) in sums[start..].iter_mut().zip(values) {
-                *sum += factor * value;
-            }
+            vector::add_scaled(factor * scale, values, &mut sums[start..]);
         });
     })
 }
@@ -428,17 +456,13 @@ fn em_step(x: &[f64], basis: &Basis, pi: &[f64]) -> Vec<f64> {
         basis.prepare(x, &mut scratch.windows);
         let mut sum = 0.0;
         basis.runs(&scratch.windows, |start, factor, values| {
-            sum += factor * dot(values, &pi[start..start + values.len()]);
+            sum += factor * vector::dot(values, &pi[start..start + values.len()]);
         });
         if sum < TINY_SUM {
             return responsibilities(x, basis, pi, &mut scratch.logs, sums);
         }
         basis.runs(&scratch.windows, |start, factor, values| {
-            let factor = factor / sum;
-            let weighted = pi[start..].iter().zip(values);
-            for (sum, (p, v)) in sums[start..].iter_mut().zip(weighted) {
-                *sum += factor * p * v;
-            }
+            vector::add_products(factor / sum, &pi[start..], values, &mut sums[start..]);
         });
     })
 }
@@ -457,140 +481,4 @@ fn responsibilities(x: &[f64], basis: &Basis, pi: &[f64], logs: &mut Vec<f64>, s
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::{Philox, Stream};
-
-    fn normals(count: u32, index: u64) -> Vec<f64> {
-        let philox = Philox::new(3, Stream::Noise, index);
-        (0..count / 4).flat_map(|b| philox.normals4(b)).collect()
-    }
-
-    fn spec(n: usize, r: f64, mode: Mode) -> ExpansionSpec {
-        ExpansionSpec {
-            n,
-            r,
-            mode,
-            range: None,
-        }
-    }
-
-    fn largest_difference(a: &Expansion, b: &Expansion) -> f64 {
-        let pairs = a.mixture.pi().iter().zip(b.mixture.pi());
-        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-    }
-
-    #[test]
-    fn windows_agree_with_the_dense_form() {
-        let x = normals(2000, 0);
-        for r in [0.05, 0.19, 0.21, 0.5, 1.0, 3.0, 40.0] {
-            for mode in [Mode::OneStep, Mode::Resp, Mode::Em(7)] {
-                let given = ExpansionSpec {
-                    range: Some([-1.5, 2.0]),
-                    ..spec(60, r, mode)
-                };
-                let fast = expand(&x, given).unwrap();
-                let (mu, sigma) = (fast.mixture.mu(), fast.mixture.sigma());
-                let dense = expand_centres(&x, 1, mu, sigma, mode).unwrap();
-                let off = largest_difference(&fast, &dense);
-                assert!(off < 1e-12, "r {r} {mode}: {off:e}");
-            }
-        }
-    }
-
-    #[test]
-    fn product_grids_agree_with_the_dense_form() {
-        let x = normals(1200, 1);
-        for shape in [vec![20, 13], vec![7, 9, 5]] {
-            for mode in [Mode::OneStep, Mode::Em(3)] {
-                let fast = expand_grid(&x, &shape, None, 1.0, mode).unwrap();
-                let (mu, sigma) = (fast.mixture.mu(), fast.mixture.sigma());
-                let dense = expand_centres(&x, shape.len(), mu, sigma, mode).unwrap();
-                assert!(largest_difference(&fast, &dense) < 1e-13);
-                assert_eq!(fast.shape, shape);
-            }
-        }
-    }
-
-    /// Section 2.2: the variance grows by 2 s^2; em(10) takes most of it back.
-    #[test]
-    fn one_step_smooths_twice() {
-        let x = normals(5000, 2);
-        let mean = x.iter().sum::<f64>() / 5000.0;
-        let truth = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 5000.0;
-        let one = expand(&x, spec(20, 1.0, Mode::OneStep)).unwrap();
-        let em = expand(&x, spec(20, 1.0, Mode::Em(10))).unwrap();
-        let s = one.mixture.sigma()[0];
-        let variance = one.mixture.variance()[0];
-        assert!((variance - truth - 2.0 * s * s).abs() < 0.01, "{variance}");
-        assert!((em.mixture.variance()[0] - truth).abs() < 0.05);
-    }
-
-    #[test]
-    fn auto_compares_the_width_with_the_variance() {
-        let x = normals(2000, 4);
-        let chosen = |n| expand(&x, spec(n, 1.0, Mode::Auto)).unwrap().mode;
-        assert_eq!((chosen(10), chosen(200)), (Mode::Em(10), Mode::OneStep));
-    }
-
-    #[test]
-    fn samples_far_outside_a_given_range_count_for_its_edge() {
-        let x = [1e3, 1e3 + 1.0, 2e3];
-        for mode in [Mode::OneStep, Mode::Resp, Mode::Em(20)] {
-            let given = ExpansionSpec {
-                range: Some([0.0, 1.0]),
-                ..spec(11, 1.0, mode)
-            };
-            let found = expand(&x, given).unwrap();
-            assert!(found.mixture.pi()[10] > 0.999, "{mode}");
-            let outside = Warning::Outside { count: 3, total: 3 };
-            assert_eq!(found.warnings, [outside]);
-        }
-    }
-
-    /// A component that dies out leaves its samples to logarithms, not to 0/0.
-    #[test]
-    fn vanishing_weights_stay_finite() {
-        let basis = Basis::centres(1, vec![0.0, 1.0], vec![0.01, 0.01]);
-        let pi = em_step(&[0.0, 1.0], &basis, &[1e-300, 1.0]);
-        assert!((pi[0] - 0.5).abs() < 1e-9, "{pi:?}");
-        let far = em_step(&[0.0], &basis, &[0.0, 1.0]);
-        assert_eq!(far, [0.0, 1.0]);
-    }
-
-    #[test]
-    fn thread_count_does_not_change_a_bit() {
-        let x = normals(40_000, 5);
-        let run = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.unwrap()
-                .install(|| expand(&x, spec(50, 1.0, Mode::Em(2))).unwrap())
-        };
-        assert_eq!(run(1), run(3));
-    }
-
-    #[test]
-    fn bad_input_is_refused_by_name() {
-        let text = |x: &[f64], s| expand(x, s).unwrap_err().to_string();
-        let good = spec(10, 1.0, Mode::Auto);
-        assert!(text(&[], good).contains("no samples"));
-        assert!(text(&[2.5, 2.5], good).contains("one distinct value (2.5)"));
-        assert!(text(&[1.0, f64::NAN], good).contains("x[1] is NaN"));
-        assert!(text(&[1.0, 2.0], spec(1, 1.0, Mode::Auto)).contains("N is 1"));
-        assert!(text(&[1.0, 2.0], spec(10, 0.0, Mode::Auto)).contains("r is 0"));
-        assert!(text(&[1.0, 2.0], spec(10, 1.0, Mode::Em(0))).contains("em:0"));
-        let range = |range| ExpansionSpec {
-            range: Some(range),
-            ..good
-        };
-        assert!(text(&[1.0], range([1.0, 1.0])).contains("1 to 1"));
-        assert!(expand(&[1.0], range([0.0, 1.0])).is_ok());
-        let narrow = expand(&[1.0, 2.0], spec(10, 0.4, Mode::Auto)).unwrap();
-        assert_eq!(narrow.warnings, [Warning::Narrow { r: 0.4 }]);
-        for name in ["em", "em:0", "em:-1", "best"] {
-            assert!(name.parse::<Mode>().is_err());
-        }
-        assert_eq!("em:12".parse::<Mode>().unwrap().to_string(), "em:12");
-        assert!(expand_grid(&[0.0; 8], &[2; 4], None, 1.0, Mode::Auto).is_err());
-    }
-}
+mod tests;

@@ -3,15 +3,20 @@
 //! Paper section 2.1, Eq. (1): `g(x) = sum_n pi_n prod_d phi(x_d; mu_nd, s_nd)`, where
 //! `phi(x; mu, s) = exp(-((x - mu)/s)^2 / 2) / (s sqrt(2 pi))`, `pi_n >= 0` and `sum pi_n = 1`.
 
+use std::ops::Range;
+
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
 use super::normal::{self, LN_SQRT_TAU, UNDERFLOW};
+use super::vector;
 
 /// Weights may miss a sum of one by this much; they are then divided by their sum.
 pub const WEIGHT_TOLERANCE: f64 = 1e-6;
 
+/// A sum of exponentials above which what underflowed beside it is nothing.
+const ENOUGH: f64 = 1e-290;
 /// Points evaluated by one task.
 const CHUNK: usize = 1024;
 
@@ -294,19 +299,39 @@ impl Mixture {
     }
 
     /// ln g from the components within [`UNDERFLOW`] standard deviations. The rest adds less than
-    /// exp(-748), so the answer stands where the sum is above exp(-700).
+    /// exp(-708), so the answer stands where the sum is above [`ENOUGH`].
     fn near(&self, x: f64, sigma: f64) -> Option<f64> {
+        let near = self.window(x, sigma);
+        let sum = vector::sum_exp(x, sigma, &self.mu[near.clone()], &self.pi[near]);
+        (sum > ENOUGH).then(|| sum.ln() - sigma.ln() - LN_SQRT_TAU)
+    }
+
+    /// The components within [`UNDERFLOW`] standard deviations of x.
+    fn window(&self, x: f64, sigma: f64) -> Range<usize> {
         let reach = UNDERFLOW * sigma;
         let first = self.mu.partition_point(|&m| m < x - reach);
-        let last = self.mu.partition_point(|&m| m <= x + reach);
-        let near = self.mu[first..last].iter().zip(&self.pi[first..last]);
-        let sum: f64 = near
-            .map(|(m, p)| {
-                let z = (x - m) / sigma;
-                p * (-0.5 * z * z).exp()
-            })
-            .sum();
-        (sum > 1e-304).then(|| sum.ln() - sigma.ln() - LN_SQRT_TAU)
+        first..self.mu.partition_point(|&m| m <= x + reach)
+    }
+
+    /// ln g and ln of another mixture at a point of a line; their exponentials are computed once
+    /// where both have the same components.
+    pub(super) fn log_densities_at(&self, other: &Self, x: f64) -> [f64; 2] {
+        if let Some(sigma) = self.common
+            && self.sigma == other.sigma
+            && self.mu == other.mu
+        {
+            let near = self.window(x, sigma);
+            let (mu, p, q) = (
+                &self.mu[near.clone()],
+                &self.pi[near.clone()],
+                &other.pi[near],
+            );
+            let sums = vector::sum_exp_pair(x, sigma, mu, p, q);
+            if sums.iter().all(|&sum| sum > ENOUGH) {
+                return sums.map(|sum| sum.ln() - sigma.ln() - LN_SQRT_TAU);
+            }
+        }
+        [self, other].map(|g| g.log_density_at(&[x]))
     }
 
     fn components(&self) -> impl Iterator<Item = (f64, &[f64], &[f64])> {

@@ -10,4 +10,5 @@ pub mod latent;
 pub mod mixture;
 pub mod ngmg;
 pub mod normal;
+mod vector;
 pub mod wasserstein;

@@ -16,12 +16,15 @@ use std::f64::consts::TAU;
 use rayon::prelude::*;
 
 use super::mixture::{MixtureError, check_finite, check_weights};
+use super::vector::{self, BLOCK};
 
 /// Entries a kernel off a uniform grid may store.
 const MAX_ENTRIES: usize = 1 << 26;
 /// Rows of one task, and the products below which one thread is faster.
 const CHUNK: usize = 2048;
-const SERIAL: usize = 1 << 15;
+const SERIAL: usize = 1 << 17;
+/// Beyond this many sigma exp(-x^2/2) is exactly 0 in f64: nothing is left out.
+const VANISHED: f64 = 38.7;
 
 /// What is wrong with a kernel or the weights given to it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -161,8 +164,8 @@ impl Default for KernelSpec {
 /// exp(-d^2 / 2 sigma^2), before kappa.
 #[derive(Debug, Clone)]
 enum Entries {
-    /// Uniform grid: the values at distances -R..=R.
-    Toeplitz { taps: Vec<f64> },
+    /// Uniform grid: the values at distances -R..=R, with [`BLOCK`] zeros on either side.
+    Toeplitz { padded: Vec<f64> },
     /// Each row's first column, where its values start, and all values.
     Rows {
         first: Vec<usize>,
@@ -243,10 +246,11 @@ impl Kernel {
 
     fn toeplitz(n: usize, h: f64, spec: KernelSpec) -> Result<Self, NgmgError> {
         let sigma = spec.sigma / h;
-        let radius = match spec.reach {
-            Reach::All => n - 1,
-            Reach::Sigmas(reach) => ((reach * sigma).ceil().min(n as f64) as usize).min(n - 1),
+        let reach = match spec.reach {
+            Reach::All => VANISHED,
+            Reach::Sigmas(reach) => reach,
         };
+        let radius = ((reach * sigma).ceil().min(n as f64) as usize).min(n - 1);
         let tap = |i: usize| {
             let distance = i.abs_diff(radius);
             if distance == 0 && spec.diagonal == Diagonal::Zero {
@@ -254,8 +258,10 @@ impl Kernel {
             }
             (-0.5 * (distance as f64 / sigma).powi(2)).exp()
         };
-        let taps = (0..=2 * radius).map(tap).collect();
-        Self::scaled(n, 1, spec, Entries::Toeplitz { taps })
+        let mut padded = vec![0.0; BLOCK];
+        padded.extend((0..=2 * radius).map(tap));
+        padded.extend([0.0; BLOCK]);
+        Self::scaled(n, 1, spec, Entries::Toeplitz { padded })
     }
 
     fn rows(
@@ -353,7 +359,8 @@ impl Kernel {
     /// First column of row j and its entries before kappa.
     fn row(&self, j: usize) -> (usize, &[f64]) {
         match &self.entries {
-            Entries::Toeplitz { taps } => {
+            Entries::Toeplitz { padded } => {
+                let taps = &padded[BLOCK..padded.len() - BLOCK];
                 let radius = taps.len() / 2;
                 let (below, above) = (radius.min(j), radius.min(self.n - 1 - j));
                 (j - below, &taps[radius - below..=radius + above])
@@ -392,7 +399,7 @@ impl Kernel {
         if self.n * self.row(self.n / 2).1.len() <= SERIAL {
             return self.rows_of(0, v, out);
         }
-        let size = CHUNK.min(self.n.div_ceil(16));
+        let size = CHUNK.min(self.n.div_ceil(16).next_multiple_of(BLOCK));
         let chunks = out.par_chunks_mut(size).enumerate();
         chunks.for_each(|(c, out)| self.rows_of(c * size, v, out));
     }
@@ -405,9 +412,20 @@ impl Kernel {
 
     /// Elements `first..` of M v.
     fn rows_of(&self, first: usize, v: &[f64], out: &mut [f64]) {
+        if let Entries::Toeplitz { padded } = &self.entries {
+            let common = self.scale.len() == 1;
+            let scale = if common { self.scale[0] } else { 1.0 };
+            vector::convolve(scale, padded, v, first, out);
+            if !common {
+                let rows = out.iter_mut().zip(&self.scale[first..]);
+                rows.for_each(|(out, scale)| *out *= scale);
+            }
+            return;
+        }
         for (j, out) in (first..).zip(out) {
             let (start, values) = self.row(j);
-            *out = self.scale(j) * dot(values, &v[start..start + values.len()]);
+            let sum = vector::dot(values, &v[start..start + values.len()]);
+            *out = self.scale(j) * sum;
         }
     }
 
@@ -465,19 +483,6 @@ fn uniform_step(mu: &[f64]) -> Option<f64> {
         .enumerate()
         .all(|m| off(m) <= 4.0 * f64::EPSILON * size);
     (h > 0.0 && h > 1e-6 * size && uniform).then_some(h)
-}
-
-/// Four sums side by side: a single one waits for every addition.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let mut sums = [0.0; 4];
-    let (wide, rest) = (a.chunks_exact(4), a.chunks_exact(4).remainder());
-    for (a, b) in wide.zip(b.chunks_exact(4)) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let tail = rest.iter().zip(&b[a.len() - rest.len()..]);
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + tail.map(|(a, b)| a * b).sum::<f64>()
 }
 
 /// `L(c, t)_i = min(c_i - t_i, 0)`, Eq. (11); `[n]`. Errors: lists of different lengths, or not weights.

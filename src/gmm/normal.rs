@@ -10,7 +10,7 @@ pub const UNDERFLOW: f64 = 38.7;
 
 /// Chebyshev coefficients of ln(erfc(x) exp(x^2) / t) in 2t - 1, t = 2 / (2 + x), 0 < t <= 1. The
 /// first one left out is below 6e-20.
-const ERFC: [f64; 28] = [
+pub(super) const ERFC: [f64; 28] = [
     -1.302_653_719_781_709_4,
     0.641_969_792_356_490_3,
     0.019_476_473_204_185_836,

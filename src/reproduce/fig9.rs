@@ -263,8 +263,7 @@ fn name(loss: ClassifierKind) -> &'static str {
 
 /// Smoothed curves with the range over the seeds, and the differences to the runs without.
 fn draw(settings: &Settings, about: &str, seeds: &[Vec<Run>], findings: &[Finding]) -> Figure {
-    let every = 10;
-    let half = (settings.smooth / every / 2).max(1) as usize;
+    let half = (settings.smooth / 10 / 2).max(1) as usize; // A line of metrics every ten steps.
     let mut curves = Panel {
         title: "denoising loss".into(),
         x_label: "step".into(),

@@ -40,22 +40,30 @@ fn lines(x: &[f64]) -> String {
     x.iter().map(|x| format!("{x}\n")).collect()
 }
 
-fn npy(x: &[f64], wide: bool) -> Vec<u8> {
-    let kind = if wide { "<f8" } else { "<f4" };
-    let n = x.len();
-    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({n},), }}");
+/// A .npy of any header entries and bytes.
+fn npy_of(descr: &str, fortran: bool, shape: &str, data: impl IntoIterator<Item = u8>) -> Vec<u8> {
+    let order = if fortran { "True" } else { "False" };
+    let header = format!("{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}");
     let header = format!("{header:<117}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
     bytes.extend(header.into_bytes());
-    for &x in x {
-        if wide {
-            bytes.extend(x.to_le_bytes());
-        } else {
-            bytes.extend((x as f32).to_le_bytes());
-        }
-    }
+    bytes.extend(data);
     bytes
+}
+
+fn npy(x: &[f64], wide: bool) -> Vec<u8> {
+    let shape = format!("({},)", x.len());
+    if wide {
+        return npy_of(
+            "'<f8'",
+            false,
+            &shape,
+            x.iter().flat_map(|x| x.to_le_bytes()),
+        );
+    }
+    let narrow = x.iter().flat_map(|&x| (x as f32).to_le_bytes());
+    npy_of("'<f4'", false, &shape, narrow)
 }
 
 #[test]
@@ -166,6 +174,170 @@ fn bad_input_gets_one_clear_error() {
     );
     assert_eq!(gmmk(&["fit", good, "--mode", "best"]).0, 2);
     assert_eq!(gmmk(&["fit", good, "--lo", "1"]).0, 2);
+}
+
+/// One column however it is written gives the same weights.
+#[test]
+fn every_way_to_write_a_column_is_read() {
+    let dir = TempDir::new().unwrap();
+    let x = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0];
+    let fit = |name: &str, content: &[u8]| {
+        let file = write(&dir, name, content);
+        let (code, out, error) = gmmk(&["fit", text(&file), "--n", "9", "--json"]);
+        assert_eq!(code, 0, "{name}: {error}");
+        (out, error)
+    };
+    let plain = lines(&x);
+    let (want, quiet) = fit("plain.txt", plain.as_bytes());
+    assert_eq!(quiet, "");
+    let same =
+        |name: &str, content: &[u8]| assert_eq!(fit(name, content), (want.clone(), quiet.clone()));
+    same("windows.txt", plain.replace('\n', "\r\n").as_bytes());
+    same("bom.txt", format!("\u{feff}{plain}").as_bytes());
+    same("commas.csv", plain.replace('\n', ", \n").as_bytes());
+    same("no-end.txt", plain.trim_end().as_bytes());
+    same(
+        "exponents.txt",
+        b"30e-1\n-1.\n+4\n.1E1\n-5.0\n9e0\n2\n-6 # low\n",
+    );
+    let big = x.iter().flat_map(|x| x.to_be_bytes());
+    same("big.npy", &npy_of("'>f8'", false, "(8,)", big));
+    let big = x.iter().flat_map(|&x| (x as f32).to_be_bytes());
+    same("big-f4.npy", &npy_of("'>f4'", false, "(8,)", big));
+    let whole = x.iter().flat_map(|&x| (x as i64).to_le_bytes());
+    same("i8.npy", &npy_of("'<i8'", false, "(8,)", whole));
+    let whole = x.iter().flat_map(|&x| (x as i32).to_be_bytes());
+    same("i4.npy", &npy_of("'>i4'", false, "(8,)", whole));
+    let fortran = x.iter().flat_map(|x| x.to_le_bytes());
+    same("fortran.npy", &npy_of("'<f8'", true, "(8,)", fortran));
+    for header in ["height", "\"height (m)\"", "_x1 "] {
+        let (out, note) = fit(
+            "header.csv",
+            format!("# made\n{header}\n{plain}").as_bytes(),
+        );
+        assert_eq!(out, want);
+        assert!(
+            note.contains("header.csv: `") && note.contains("taken for a header"),
+            "{note}"
+        );
+    }
+}
+
+#[test]
+fn files_that_are_no_column_are_refused() {
+    let dir = TempDir::new().unwrap();
+    let fail = |name: &str, content: &[u8], want: &str| {
+        let file = write(&dir, name, content);
+        let good = write(&dir, "good.txt", "1\n2\n");
+        for args in [
+            &["fit", text(&file)][..],
+            &["distance", text(&good), text(&file)],
+        ] {
+            let (code, out, error) = gmmk(args);
+            assert_eq!((code, out.as_str()), (1, ""), "{name}: {error}");
+            assert!(error.contains(name) && error.contains(want), "{error}");
+        }
+    };
+    fail("table.csv", b"a,b\n1,2\n", "line 1: `a,b` is not a number");
+    fail("two.csv", b"1,2\n3,4\n", "line 1: `1,2` is not a number");
+    fail("heads.csv", b"a\nb\n1\n", "line 2: `b` is not a number");
+    fail(
+        "late.csv",
+        b"1\n2\nheight\n",
+        "line 3: `height` is not a number",
+    );
+    fail("head-only.csv", b"height\n", "holds no numbers");
+    fail("nan.txt", b"NaN\n1\n2\n", "line 1 is NaN");
+    fail(
+        "huge.txt",
+        b"1\n1e999\n",
+        "line 2 is 1e999; expected a finite number",
+    );
+    fail("hex.txt", b"0x10\n", "line 1: `0x10` is not a number");
+    fail("comma.txt", b"1\n2,5\n", "line 2: `2,5` is not a number");
+    fail(
+        "utf16.txt",
+        &[0xff, 0xfe, b'1', 0, b'\n', 0],
+        "neither text",
+    );
+    fail("comments.txt", b"# nothing\n\n", "holds no numbers");
+    let numbers = |n: usize| (0..n).flat_map(|i| (i as f64).to_le_bytes());
+    fail(
+        "plane.npy",
+        &npy_of("'<f8'", false, "(3, 2)", numbers(6)),
+        "shape (3,2); expected one",
+    );
+    fail(
+        "scalar.npy",
+        &npy_of("'<f8'", false, "()", numbers(1)),
+        "expected one dimension",
+    );
+    fail(
+        "none.npy",
+        &npy_of("'<f8'", false, "(0,)", []),
+        "holds no numbers",
+    );
+    fail(
+        "complex.npy",
+        &npy_of("'<c16'", false, "(1,)", numbers(2)),
+        "type `<c16`",
+    );
+    fail(
+        "fields.npy",
+        &npy_of("[('a', '<f8')]", false, "(1,)", numbers(1)),
+        "the type",
+    );
+    fail(
+        "long.npy",
+        &npy_of("'<f8'", false, "(1,)", numbers(2)),
+        "16 bytes of numbers; expected 1 x 8",
+    );
+    let odd = [1.0, f64::NAN].into_iter().flat_map(f64::to_le_bytes);
+    fail(
+        "nan.npy",
+        &npy_of("'<f8'", false, "(2,)", odd),
+        "x[1] is NaN",
+    );
+    for cut in [7, 9, 40] {
+        let whole = npy(&[1.0, 2.0], true);
+        fail("cut.npy", &whole[..cut], "ends inside its header");
+    }
+}
+
+#[test]
+fn huge_tiny_and_signed_zero_get_an_answer_or_a_reason() {
+    let dir = TempDir::new().unwrap();
+    let fit = |content: &str, more: &[&str]| {
+        let file = write(&dir, "x.txt", content);
+        gmmk(&[&["fit", text(&file), "--json"], more].concat())
+    };
+    for content in [
+        "1e300\n-1e300\n",
+        "0\n1e-300\n",
+        "1e-300\n2e-300\n",
+        "1e17\n100000000000000016\n",
+    ] {
+        let (code, _, error) = fit(content, &[]);
+        assert!(
+            code == 1 && error.contains("rescale or shift"),
+            "{content} {error}"
+        );
+    }
+    let (code, _, error) = fit("0\n-0\n", &[]);
+    assert!(code == 1 && error.contains("one distinct value"), "{error}");
+    assert_eq!(fit("0\n-0\n", &["--lo", "-1", "--hi", "1"]).0, 0);
+    // What is asked in other units is answered in them.
+    let number = |out: &str, name: &str| {
+        let found: Value = serde_json::from_str(out).unwrap();
+        found[name].as_f64().unwrap()
+    };
+    let at = |scale: &str| fit(&format!("1{scale}\n2{scale}\n7{scale}\n9{scale}\n"), &[]).1;
+    for (scale, unit) in [("e100", 1e100), ("e-100", 1e-100)] {
+        for name in ["mean", "w1_to_samples"] {
+            let ratio = number(&at(scale), name) / unit / number(&at(""), name);
+            assert!((ratio - 1.0).abs() < 1e-9, "{name} {scale}: {ratio}");
+        }
+    }
 }
 
 /// How long large problems take: `cargo test --release --test gmm -- --ignored --nocapture`.
