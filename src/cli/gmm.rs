@@ -105,28 +105,54 @@ fn fit(file: &Path, spec: ExpansionSpec, json: bool, out: Option<&Path>) -> Resu
         let other = expand(&x, ExpansionSpec { mode, ..spec })?;
         Ok(other.mixture.mean_log_likelihood(&x)?)
     };
-    let (one_step, em) = (likelihood(Mode::OneStep)?, likelihood(Mode::Em(10))?);
-    let w1 = w1_samples(&found.mixture, &x)?;
-    found
-        .warnings
-        .iter()
-        .for_each(|w| warn(&format!("warning: {w}")));
-    let (g, h) = (&found.mixture, found.spacing[0]);
+    let quality = Quality {
+        samples: x.len(),
+        likelihoods: [likelihood(Mode::OneStep)?, likelihood(Mode::Em(10))?],
+        w1: w1_samples(&found.mixture, &x)?,
+    };
+    for warning in &found.warnings {
+        warn(&format!("warning: {warning}"));
+    }
     if json {
-        let all = json!({
-            "samples": x.len(),
+        say(&serde_json::to_string_pretty(&quality.json(&found))?);
+    } else {
+        quality.print(&found);
+    }
+    if let Some(out) = out {
+        draw(&x, &found, file, out)?;
+    }
+    Ok(())
+}
+
+/// How well an expansion fits its samples.
+struct Quality {
+    samples: usize,
+    /// Log-likelihood per sample: of one_step, and of em:10.
+    likelihoods: [f64; 2],
+    /// W1 between the expansion and the samples.
+    w1: f64,
+}
+
+impl Quality {
+    fn json(&self, found: &Expansion) -> Value {
+        let g = &found.mixture;
+        let [one_step, em] = self.likelihoods;
+        json!({
+            "samples": self.samples,
             "mode": found.mode.to_string(),
-            "spacing": h,
+            "spacing": found.spacing[0],
             "sigma": g.sigma()[0],
             "mean": g.mean()[0],
             "variance": g.variance()[0],
             "log_likelihood": { "one_step": one_step, "em:10": em },
-            "w1_to_samples": w1,
+            "w1_to_samples": self.w1,
             "mu": g.mu(),
             "pi": g.pi(),
-        });
-        say(&serde_json::to_string_pretty(&all)?);
-    } else {
+        })
+    }
+
+    fn print(&self, found: &Expansion) {
+        let (g, h) = (&found.mixture, found.spacing[0]);
         say(&format!(
             "{:>24}  {:>12}",
             "mean of the component", "weight"
@@ -134,27 +160,20 @@ fn fit(file: &Path, spec: ExpansionSpec, json: bool, out: Option<&Path>) -> Resu
         for (mu, pi) in g.mu().iter().zip(g.pi()) {
             say(&format!("{mu:>24.10}  {pi:>12.6e}"));
         }
-        let deviation = g.variance()[0].sqrt();
-        say(&format!("samples          {}", x.len()));
+        let [mean, deviation] = [g.mean()[0], g.variance()[0].sqrt()];
+        let (count, s) = (g.mu().len(), g.sigma()[0]);
+        let [one_step, em] = self.likelihoods;
+        say(&format!("samples          {}", self.samples));
         say(&format!(
-            "components       {} of s = {:.6}, h = {h:.6}",
-            g.mu().len(),
-            g.sigma()[0]
+            "components       {count} of s = {s:.6}, h = {h:.6}"
         ));
         say(&format!("mode             {}", found.mode));
-        say(&format!(
-            "mean, deviation  {:.6}, {deviation:.6}",
-            g.mean()[0]
-        ));
+        say(&format!("mean, deviation  {mean:.6}, {deviation:.6}"));
         say(&format!(
             "log-likelihood   {one_step:.6} one_step, {em:.6} em:10 (per sample)"
         ));
-        say(&format!("W1 to samples    {w1:.6}"));
+        say(&format!("W1 to samples    {:.6}", self.w1));
     }
-    if let Some(out) = out {
-        draw(&x, &found, file, out)?;
-    }
-    Ok(())
 }
 
 /// Histogram and density as one picture.
