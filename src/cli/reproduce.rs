@@ -7,15 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
-use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale, fig11};
+use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale, fig10, fig11, samplers, w1};
 
 use super::terminal::{self, duration, say, warn};
 
 /// What can be reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
+    /// With --samplers: the samplers on exact mixtures
+    Fig6,
+    /// NGMG: from two expansions to a gradient
+    Fig10,
     /// Algorithm 1: one mixture turned into another, by three rules
     Fig11,
+    /// Wasserstein distances: exact, signed, and what NGMG sees of them
+    W1,
     /// Every one of them, and a page that lists what was found
     All,
 }
@@ -106,6 +112,9 @@ impl ReproduceArgs {
                 bail!("{option} belongs to {figures}; {name} does not take it");
             }
         }
+        if self.name == Name::Fig6 && !self.samplers {
+            bail!("fig6 compares the samplers on exact mixtures: add --samplers");
+        }
         Ok(())
     }
 }
@@ -128,7 +137,7 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
             progress: &mut shown,
         };
         let start = Instant::now();
-        let mut report = figure(name, &args, &mut context)?;
+        let mut report = figure(name, &mut context)?;
         report.seconds = start.elapsed().as_secs_f64();
         let file = reproduce::write(&context, &report)?;
         if args.name == Name::All {
@@ -145,12 +154,11 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
 }
 
 /// Makes one figure.
-fn figure(
-    name: Name,
-    _args: &ReproduceArgs,
-    context: &mut Context<'_>,
-) -> Result<Report, ReproduceError> {
+fn figure(name: Name, context: &mut Context<'_>) -> Result<Report, ReproduceError> {
     match name {
+        Name::Fig6 => samplers::run(context),
+        Name::Fig10 => fig10::run(context),
+        Name::W1 => w1::run(context),
         Name::Fig11 => fig11::run(context),
         // `Name::figures` never yields it.
         Name::All => Ok(Report::default()),
@@ -208,5 +216,55 @@ impl reproduce::Progress for Shown {
         if done >= total {
             self.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ReproduceArgs,
+    }
+
+    fn check(line: &str) -> Result<(), String> {
+        let words = ["gmmk"].into_iter().chain(line.split(' '));
+        let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+        line.args.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn options_of_other_figures_are_refused_by_name() {
+        for good in [
+            "fig11",
+            "fig6 --samplers",
+            "all --full --data d --seed 3",
+            "w1 --quick",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let refused = check("fig11 --samplers").unwrap_err();
+        assert_eq!(
+            refused,
+            "--samplers belongs to fig6; fig11 does not take it"
+        );
+        assert!(check("w1 --data d").unwrap_err().contains("fig9"));
+        assert!(
+            check("w1 --quick --full")
+                .unwrap_err()
+                .contains("cannot be used with")
+        );
+        assert!(check("fig6").unwrap_err().contains("--samplers"));
+    }
+
+    #[test]
+    fn all_is_every_figure_once() {
+        let all = Name::All.figures();
+        assert!(!all.contains(&Name::All));
+        assert_eq!(all.len() + 1, Name::value_variants().len());
+        assert_eq!(Name::W1.text(), "w1");
     }
 }

@@ -4,7 +4,10 @@
 //! One file per figure, with a `run` that writes `OUT/NAME.png` and returns a [`Report`]; [`write`]
 //! puts the report beside it as `OUT/NAME.json`.
 
+pub mod fig10;
 pub mod fig11;
+pub mod samplers;
+pub mod w1;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +16,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::device::pool::Pool;
+use crate::diffusion::sampler::SamplerError;
+use crate::diffusion::schedule::ScheduleError;
 use crate::gmm::distance::DistanceError;
 use crate::gmm::expansion::ExpansionError;
 use crate::gmm::mixture::MixtureError;
@@ -177,6 +182,12 @@ pub enum ReproduceError {
     /// A distance.
     #[error(transparent)]
     Distance(#[from] DistanceError),
+    /// A noise schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A sampler.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     /// The report cannot be written as JSON.
     #[error("{name}.json: {source}")]
     Json {
@@ -185,6 +196,13 @@ pub enum ReproduceError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+/// The findings in running text, for below a figure.
+pub fn caption(findings: &[Finding]) -> String {
+    let lines = findings.iter();
+    let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.
