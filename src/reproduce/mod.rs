@@ -6,6 +6,7 @@
 
 pub mod control;
 mod data;
+pub mod fig10;
 pub mod fig11;
 pub mod fig4;
 pub mod fig5;
@@ -14,8 +15,10 @@ pub mod fig7;
 mod frechet;
 mod groups;
 mod judge;
+pub mod samplers;
 mod statistics;
 pub mod trained;
+pub mod w1;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,6 +30,7 @@ use crate::data::{DataError, RequestError};
 use crate::device::pool::Pool;
 use crate::diffusion::generate::GenerateError;
 use crate::diffusion::sampler::SamplerError;
+use crate::diffusion::schedule::ScheduleError;
 use crate::gmm::distance::DistanceError;
 use crate::gmm::expansion::ExpansionError;
 use crate::gmm::mixture::MixtureError;
@@ -212,9 +216,6 @@ pub enum ReproduceError {
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The sampler.
-    #[error(transparent)]
-    Sampler(#[from] SamplerError),
     /// Drawing.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -272,6 +273,12 @@ pub enum ReproduceError {
     /// A distance.
     #[error(transparent)]
     Distance(#[from] DistanceError),
+    /// A noise schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A sampler.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     /// The report cannot be written as JSON.
     #[error("{name}.json: {source}")]
     Json {
@@ -280,6 +287,13 @@ pub enum ReproduceError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+/// The findings in running text, for below a figure.
+pub fn caption(findings: &[Finding]) -> String {
+    let lines = findings.iter();
+    let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.
