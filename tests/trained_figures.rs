@@ -8,6 +8,7 @@ use gmmk::reproduce::{Context, Progress, Report, Scale, control, fig4, fig5, fig
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 
 /// Keeps what is said.
@@ -91,7 +92,7 @@ fn figures_of_trained_models() {
         scale: Scale::Quick,
         seed: 3,
         pool: Arc::new(Pool::new(2).unwrap()),
-        data: Some(data),
+        data: Some(data.clone()),
         progress: &mut lines,
     };
 
@@ -161,6 +162,19 @@ fn figures_of_trained_models() {
         "{} and {}",
         active(1),
         active(0)
+    );
+
+    // The cluster model's run is an ordinary one, but goes on with its classes only.
+    let run = out.join("models/clusters-nano");
+    let resume = Command::new(env!("CARGO_BIN_EXE_gmmk"))
+        .args(["train", "celeba", "--resume", "--steps", "9", "--data"])
+        .args([data.as_path(), Path::new("--out"), run.as_path()])
+        .output()
+        .unwrap();
+    let told = String::from_utf8(resume.stderr).unwrap();
+    assert!(
+        !resume.status.success() && told.contains("trained on 10 attributes"),
+        "{told}"
     );
 
     let trained = lines.0.iter().filter(|l| l.starts_with("training first"));

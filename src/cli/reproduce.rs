@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
 use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale};
-use gmmk::reproduce::{control, fig4, fig5, fig6, fig7, fig9, fig11};
+use gmmk::reproduce::{control, fig4, fig5, fig6, fig7, fig9, fig10, fig11, samplers, w1};
 
 use super::terminal::{self, duration, say, warn};
 
@@ -19,14 +19,18 @@ pub enum Name {
     Fig4,
     /// One picture's Z, many noises
     Fig5,
-    /// The estimate of the picture along the sampling steps
+    /// The estimate of the picture along the sampling steps (or the samplers on exact mixtures)
     Fig6,
     /// Training pictures drawn again from their own Z: features and classes
     Fig7,
     /// Training loss with and without a classifier at the bottleneck
     Fig9,
+    /// NGMG: from two expansions to a gradient
+    Fig10,
     /// Algorithm 1: one mixture turned into another, by three rules
     Fig11,
+    /// Wasserstein distances: exact, signed, and what NGMG sees of them
+    W1,
     /// Every one of them, and a page that lists what was found
     All,
 }
@@ -78,11 +82,11 @@ pub struct ReproduceArgs {
     /// Attributes to ask for, as in `gmmk sample` (fig4)
     #[arg(long, value_name = "LIST")]
     attributes: Option<String>,
-    /// The fair comparison of features and classes on one data set (fig7)
-    #[arg(long)]
+    /// The fair comparison of features and classes on one data set, with models of its own (fig7)
+    #[arg(long, conflicts_with = "checkpoint")]
     control: bool,
     /// The samplers on exact mixtures, without a model (fig6)
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["checkpoint", "data"])]
     samplers: bool,
 }
 
@@ -169,10 +173,13 @@ fn figure(
             fig4::run(context, &fig4::Settings::of(scale), checkpoint, list)
         }
         Name::Fig5 => fig5::run(context, &fig5::Settings::of(scale), checkpoint),
+        Name::Fig6 if args.samplers => samplers::run(context),
         Name::Fig6 => fig6::run(context, &fig6::Settings::of(scale), checkpoint),
         Name::Fig7 if args.control => control::run(context, &control::Settings::of(scale)),
         Name::Fig7 => fig7::run(context, &fig7::Settings::of(scale), checkpoint),
         Name::Fig9 => fig9::run(context, &fig9::Settings::of(scale)),
+        Name::Fig10 => fig10::run(context),
+        Name::W1 => w1::run(context),
         Name::Fig11 => fig11::run(context),
         // `Name::figures` never yields it.
         Name::All => Ok(Report::default()),
@@ -230,5 +237,55 @@ impl reproduce::Progress for Shown {
         if done >= total {
             self.finish();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ReproduceArgs,
+    }
+
+    fn check(line: &str) -> Result<(), String> {
+        let words = ["gmmk"].into_iter().chain(line.split(' '));
+        let line = Line::try_parse_from(words).map_err(|e| e.to_string())?;
+        line.args.check().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn options_of_other_figures_are_refused_by_name() {
+        for good in [
+            "fig11",
+            "fig6 --samplers",
+            "all --full --data d --seed 3",
+            "w1 --quick",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        let refused = check("fig11 --samplers").unwrap_err();
+        assert_eq!(
+            refused,
+            "--samplers belongs to fig6; fig11 does not take it"
+        );
+        assert!(check("w1 --data d").unwrap_err().contains("fig9"));
+        assert!(
+            check("w1 --quick --full")
+                .unwrap_err()
+                .contains("cannot be used with")
+        );
+        assert!(check("fig6").unwrap_err().contains("--samplers"));
+    }
+
+    #[test]
+    fn all_is_every_figure_once() {
+        let all = Name::All.figures();
+        assert!(!all.contains(&Name::All));
+        assert_eq!(all.len() + 1, Name::value_variants().len());
+        assert_eq!(Name::W1.text(), "w1");
     }
 }

@@ -226,7 +226,7 @@ mod tests {
         let wide = |text: &str| INK.width(text);
         assert_eq!(INK.wrap("a bcd ef", wide("a bcd"), 2), ["a bcd", "ef"]);
         assert_eq!(INK.wrap("abcdefgh", wide("abc"), 9).concat(), "abcdefgh");
-        let cut = INK.wrap("one two three", wide("one two t"), 1);
+        let cut = INK.wrap("one two three", wide("one two thr"), 1);
         assert!(cut[0].starts_with("one two") && cut[0].ends_with('\u{2026}'));
         for line in INK.wrap("some words that go on and on and on", 60, 4) {
             assert!(wide(&line) <= 60, "{line}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{Context, Finding, Report, ReproduceError};
+use super::{Context, Finding, Report, ReproduceError, caption};
 use crate::gmm::algorithm1::{Algorithm1, Rule, Stepper};
 use crate::gmm::distance::{self, Pair};
 use crate::gmm::expansion::{ExpansionSpec, Mode, expand};
@@ -230,12 +230,6 @@ fn findings(paths: &[Path; 3]) -> Vec<Finding> {
             },
         ),
     ]
-}
-
-fn caption(findings: &[Finding]) -> String {
-    let lines = findings.iter();
-    let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
-    lines.collect::<Vec<_>>().join(" ")
 }
 
 fn figure(problem: &Problem, paths: &[Path; 3], caption: String) -> Result<Figure, ReproduceError> {

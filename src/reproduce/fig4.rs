@@ -309,7 +309,7 @@ fn sheet(
         let shown = &drawn.data[..shown * drawn.elements()];
         let count = shown.len() / drawn.elements();
         pictures.extend(Picture::from_batch(shown, [count, size, size, 3])?);
-        while pictures.len() % COLUMNS != 0 {
+        while !pictures.len().is_multiple_of(COLUMNS) {
             pictures.push(Picture::filled(size, size, [255; 3])?);
         }
         captions.push(caption.to_owned());

@@ -50,9 +50,10 @@ impl Gaussian {
             for ((o, x), m) in off.iter_mut().zip(features.row(r)).zip(&mean) {
                 *o = x - m;
             }
-            for i in 0..dim {
-                for j in 0..=i {
-                    covariance.values[i * dim + j] += off[i] * off[j] / (n - 1.0);
+            for (i, a) in off.iter().enumerate() {
+                let lower = &mut covariance.values[i * dim..=i * dim + i];
+                for (c, b) in lower.iter_mut().zip(&off) {
+                    *c += a * b / (n - 1.0);
                 }
             }
         }
@@ -240,8 +241,8 @@ mod tests {
     fn diagonal_gaussians_have_a_closed_form() {
         let of = |mean: [f64; 3], deviation: [f64; 3]| {
             let mut covariance = Matrix::zero(3);
-            for i in 0..3 {
-                covariance.values[i * 3 + i] = deviation[i].powi(2);
+            for (i, d) in deviation.iter().enumerate() {
+                covariance.values[i * 3 + i] = d * d;
             }
             Gaussian {
                 mean: mean.to_vec(),

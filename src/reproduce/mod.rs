@@ -6,6 +6,7 @@
 
 pub mod control;
 mod data;
+pub mod fig10;
 pub mod fig11;
 pub mod fig4;
 pub mod fig5;
@@ -15,8 +16,10 @@ pub mod fig9;
 mod frechet;
 mod groups;
 mod judge;
+pub mod samplers;
 mod statistics;
 pub mod trained;
+pub mod w1;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,6 +31,7 @@ use crate::data::{DataError, RequestError};
 use crate::device::pool::Pool;
 use crate::diffusion::generate::GenerateError;
 use crate::diffusion::sampler::SamplerError;
+use crate::diffusion::schedule::ScheduleError;
 use crate::gmm::distance::DistanceError;
 use crate::gmm::expansion::ExpansionError;
 use crate::gmm::mixture::MixtureError;
@@ -213,9 +217,6 @@ pub enum ReproduceError {
     /// Training.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// The sampler.
-    #[error(transparent)]
-    Sampler(#[from] SamplerError),
     /// Drawing.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -273,6 +274,12 @@ pub enum ReproduceError {
     /// A distance.
     #[error(transparent)]
     Distance(#[from] DistanceError),
+    /// A noise schedule.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+    /// A sampler.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
     /// The report cannot be written as JSON.
     #[error("{name}.json: {source}")]
     Json {
@@ -281,6 +288,13 @@ pub enum ReproduceError {
         /// What is wrong.
         source: serde_json::Error,
     },
+}
+
+/// The findings in running text, for below a figure.
+pub fn caption(findings: &[Finding]) -> String {
+    let lines = findings.iter();
+    let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
+    lines.collect::<Vec<_>>().join(" ")
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.

@@ -5,7 +5,7 @@ use super::statistics::Pictures;
 use super::{Context, ReproduceError, Scale};
 use crate::data::Packed;
 use crate::device::pool::Pool;
-use crate::diffusion::generate::{GenerateError, Generator, Latents, Request};
+use crate::diffusion::generate::{Generator, Latents, Request};
 use crate::diffusion::sampler::{Sampler, SamplerPlan};
 use crate::gmm::latent::LatentKind;
 use crate::tape::Arena;
@@ -290,9 +290,8 @@ impl Model {
             watch(step, x0, at);
             true
         });
-        let data = drawn.map_err(|error: GenerateError| ReproduceError::from(error))?;
         Ok(Pictures {
-            data,
+            data: drawn?,
             size: self.size(),
         })
     }

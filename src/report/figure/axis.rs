@@ -31,7 +31,7 @@ impl Axis {
             (true, true) => (0.1, 1.0),
             (true, false) => (0.0, 1.0),
             // Far enough from overflow, and from numbers whose neighbours are ticks apart.
-            (false, true) => (low.clamp(1e-290, 1e290), high.clamp(1e-290, 1e290)),
+            (false, true) => (low.clamp(1e-250, 1e250), high.clamp(1e-250, 1e250)),
             (false, false) => (low.clamp(-1e290, 1e290), high.clamp(-1e290, 1e290)),
         };
         let (low, high) = if log {
