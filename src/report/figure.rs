@@ -48,7 +48,7 @@ fn colour(index: usize) -> [u8; 3] {
 pub struct Figure {
     /// Heading; wrapped.
     pub title: String,
-    /// What is seen, in plain words; wrapped below the panels.
+    /// What is seen, in plain words; below the panels, every line of it wrapped.
     pub caption: String,
     /// Panels per row, at least 1.
     pub columns: usize,
@@ -166,7 +166,10 @@ impl Figure {
             .saturating_mul(width.saturating_add(GAP))
             .saturating_sub(GAP);
         let title = TITLE.wrap(&self.title, inner, 4);
-        let caption = CAPTION.wrap(&self.caption, inner, 12);
+        let caption = self.caption.lines();
+        let caption: Vec<String> = caption
+            .flat_map(|line| CAPTION.wrap(line, inner, 12))
+            .collect();
         let block = |lines: &[String], style: Style| match lines.len() {
             0 => 0,
             n => n * style.line() + MARGIN / 2,

@@ -77,7 +77,7 @@ impl Numbers {
         Ok(Finding::new(
             "The negative parts sum to minus the total variation",
             apart < 1e-12,
-            format!("sum {sum:.6}, TV {tv:.6}, difference {apart:.0e}"),
+            format!("{sum:.6} and {tv:.6}, to {apart:.0e}"),
         ))
     }
 
@@ -237,7 +237,11 @@ fn figure(numbers: &Numbers, caption: String) -> Figure {
                 "L",
                 vec![bars("", 1, places(&numbers.negative))],
             ),
-            panel("L times a component each", density, components(numbers)),
+            panel(
+                "L times a component, for each",
+                density,
+                components(numbers),
+            ),
             panel("Their sum, and NGMG", density, sums(numbers)),
         ],
     }

@@ -290,11 +290,17 @@ pub enum ReproduceError {
     },
 }
 
-/// The findings in running text, for below a figure.
+/// The findings as lines of text, for below a figure.
 pub fn caption(findings: &[Finding]) -> String {
-    let lines = findings.iter();
-    let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
-    lines.collect::<Vec<_>>().join(" ")
+    let line = |f: &Finding| {
+        let verdict = match f.verdict {
+            Verdict::Holds => "\u{2713} Holds",
+            Verdict::Fails => "\u{2717} Does not hold",
+            Verdict::Unclear => "? Unclear",
+        };
+        format!("{verdict}: {} ({}).", f.claim, f.evidence)
+    };
+    findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.

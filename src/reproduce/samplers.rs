@@ -24,26 +24,30 @@ const SAMPLERS: [Sampler; 4] = [
     Sampler::DdpmLarge,
 ];
 
-/// Equal modes of one deviation.
+/// Modes of one deviation.
 #[derive(Clone, Copy)]
 struct Data {
     name: &'static str,
+    weights: &'static [f64],
     modes: &'static [f64],
     sd: f64,
 }
 
 const NORMAL: Data = Data {
     name: "N(0, 0.5²)",
+    weights: &[1.0],
     modes: &[0.0],
     sd: 0.5,
 };
 const TWO: Data = Data {
-    name: "2 modes ±0.6, sd 0.1",
+    name: "0.3 and 0.7 at ±0.6, sd 0.1",
+    weights: &[0.3, 0.7],
     modes: &[-0.6, 0.6],
     sd: 0.1,
 };
 const FIVE: Data = Data {
     name: "5 modes, sd 0.05",
+    weights: &[0.2; 5],
     modes: &[-0.8, -0.4, 0.0, 0.4, 0.8],
     sd: 0.05,
 };
@@ -140,23 +144,20 @@ const CASES: [Case; 8] = [
 
 impl Data {
     fn mixture(&self) -> Result<Mixture, ReproduceError> {
-        let weights = vec![1.0 / self.modes.len() as f64; self.modes.len()];
-        Ok(Mixture::common(&weights, self.modes, self.sd)?)
+        Ok(Mixture::common(self.weights, self.modes, self.sd)?)
     }
 
     /// E[eps | x_t]: exact, as x_0 given x_t is a mixture again.
     fn noise(&self, x: f64, ab: f64) -> f64 {
         let (root, variance) = (ab.sqrt(), ab * self.sd * self.sd + 1.0 - ab);
-        let exponent = |mu: f64| -(x - root * mu).powi(2) / (2.0 * variance);
-        let top = self
-            .modes
-            .iter()
-            .map(|&mu| exponent(mu))
-            .fold(f64::NEG_INFINITY, f64::max);
+        let exponent =
+            |(&mu, &pi): (&f64, &f64)| pi.ln() - (x - root * mu).powi(2) / (2.0 * variance);
+        let modes = || self.modes.iter().zip(self.weights);
+        let top = modes().map(exponent).fold(f64::NEG_INFINITY, f64::max);
         let (mut sum, mut mean) = (0.0, 0.0);
-        for &mu in self.modes {
-            let weight = (exponent(mu) - top).exp();
-            let inside = mu + root * self.sd * self.sd / variance * (x - root * mu);
+        for mode in modes() {
+            let weight = (exponent(mode) - top).exp();
+            let inside = mode.0 + root * self.sd * self.sd / variance * (x - root * mode.0);
             (sum, mean) = (sum + weight, mean + weight * inside);
         }
         (x - root * mean / sum) / (1.0 - ab).sqrt()
@@ -167,7 +168,7 @@ impl Case {
     /// sd of the samples / sd of the data, and W1 / sd.
     fn spread(&self, sampler: Sampler, seed: u64) -> Result<[f64; 2], ReproduceError> {
         let schedule = Schedule::new(self.schedule)?;
-        let plan = SamplerPlan::new(&schedule, sampler, schedule.t_max(), Some(1.0))?;
+        let plan = SamplerPlan::new(&schedule, sampler, schedule.t_max(), None)?;
         let samples = Samples {
             seed,
             first: 0,
@@ -195,7 +196,12 @@ impl Case {
     }
 
     fn name(&self) -> String {
-        format!("{}, {}", self.data.name, self.schedule)
+        let schedule = match self.schedule {
+            ScheduleSpec::Constant { beta, .. } => format!("constant {beta}"),
+            ScheduleSpec::Linear { t_max: 100, .. } => "linear".to_owned(),
+            ScheduleSpec::Linear { t_max, .. } => format!("linear, T = {t_max}"),
+        };
+        format!("{}; {schedule}", self.data.name)
     }
 }
 
@@ -226,7 +232,7 @@ pub fn run(context: &mut Context<'_>) -> Result<Report, ReproduceError> {
     Ok(Report {
         name: "fig6-samplers".into(),
         title: "Samplers with the exact denoiser: how much of the spread is left".into(),
-        settings: json!({ "samples": COUNT, "clip": 1.0, "steps": "all of the schedule" }),
+        settings: json!({ "samples": COUNT, "clip": null, "steps": "all of the schedule" }),
         findings,
         numbers: numbers(&rows),
         pictures: vec![picture],
