@@ -2,7 +2,7 @@
 //!
 //! A training step is *recorded once* on a tape, *planned once* (memory), and *replayed* as often
 //! as needed on a device. The folders are floors of a house; each uses only the floors below it:
-//! `cli` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
+//! `cli` > `reproduce` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
 
 pub mod data;
 pub mod device;
@@ -11,6 +11,7 @@ pub mod gmm;
 pub mod model;
 pub mod ops;
 pub mod report;
+pub mod reproduce;
 pub mod rng;
 pub mod tape;
 pub mod train;

@@ -35,8 +35,8 @@ pub enum Stream {
     SampleRow = 10,
     /// Procedural faces; index = picture number.
     Faces = 11,
-    /// Toy data; index = point number.
-    Toy = 12,
+    /// Samples of the reproduced figures; index = the figure's own number of the set or point.
+    Reproduction = 12,
 }
 
 /// Seed of the feature codes: the same for every model ("gmmk" in ASCII).

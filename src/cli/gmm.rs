@@ -7,7 +7,7 @@ use gmmk::gmm::distance::{self, Pair};
 use gmmk::gmm::expansion::{Expansion, ExpansionSpec, Mode, expand};
 use gmmk::gmm::mixture::Mixture;
 use gmmk::gmm::wasserstein::w1_samples;
-use gmmk::report::curve::{Plot, Series};
+use gmmk::report::figure::{Figure, Mark, Panel, Shape, pale};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -165,33 +165,35 @@ fn draw(x: &[f64], found: &Expansion, file: &Path, out: &Path) -> Result<()> {
         bars[(bar as usize).min(BARS - 1)] += 1;
     }
     let width = (high - low) / BARS as f64;
-    let outline = bars.iter().enumerate().flat_map(|(i, &count)| {
+    let samples = bars.iter().enumerate().map(|(i, &count)| {
         let y = count as f64 / (x.len() as f64 * width);
-        [[place(i, BARS), y], [place(i + 1, BARS), y]]
+        [place(i, BARS) + width / 2.0, y]
     });
-    let outline = outline.collect();
+    let samples = Shape::Bars {
+        points: samples.collect(),
+        width,
+    };
     let points: Vec<f64> = (0..=POINTS).map(|i| place(i, POINTS)).collect();
     let density = found.mixture.density(&points)?;
-    let density = points.into_iter().zip(density);
-    let series = |name: &str, points| Series {
-        name: name.into(),
-        points,
-        smooth: 0,
-    };
-    let name = file.file_name().unwrap_or(file.as_os_str());
-    let plot = Plot {
-        title: name.to_string_lossy().into_owned(),
+    let density = points.into_iter().zip(density).map(|(x, y)| [x, y]);
+    let fitted = format!("{} components, {}", mu.len(), found.mode);
+    let panel = Panel {
         x_label: "x".into(),
         y_label: "density".into(),
-        series: vec![
-            series("samples", outline),
-            series(
-                &format!("{} components, {}", mu.len(), found.mode),
-                density.map(|(x, y)| [x, y]).collect(),
-            ),
+        legend: true,
+        marks: vec![
+            Mark {
+                name: "samples".into(),
+                colour: pale(0),
+                shape: samples,
+            },
+            Mark::line(fitted, 1, density.collect()),
         ],
-        ..Plot::default()
+        ..Panel::default()
     };
+    let mut plot = Figure::single(panel, [960, 520]);
+    let name = file.file_name().unwrap_or(file.as_os_str());
+    plot.title = name.to_string_lossy().into_owned();
     plot.render()?.save_png(out)?;
     warn(&format!("wrote {}", out.display()));
     Ok(())

@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod devices;
 mod gmm;
+mod reproduce;
 mod sample;
 mod terminal;
 mod train;
@@ -34,6 +35,8 @@ enum Command {
     /// Mixture expansion of a column of numbers, distances between two
     #[command(subcommand)]
     Gmm(gmm::GmmCommand),
+    /// Make the figures and tables of the paper anew
+    Reproduce(reproduce::ReproduceArgs),
     /// Is this build right on this machine? Compares with reference numbers
     Verify(verify::VerifyArgs),
     /// Measure training and sampling speed
@@ -95,6 +98,7 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
+        Command::Reproduce(args) => reproduce::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),
         Command::Devices(args) => devices::run(args),

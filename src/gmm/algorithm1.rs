@@ -213,13 +213,7 @@ impl Algorithm1 {
     pub fn run(&self, mu: &[f64], current: &[f64], target: &[f64]) -> Result<Run, NgmgError> {
         share("eps", self.eps)?;
         let (mut current, target) = check_pair(current, target)?;
-        let update = match self.rule {
-            Rule::Balanced => Update::Balanced {
-                lambda: self.lambda,
-            },
-            _ => Update::OneSided,
-        };
-        let mut kernel = self.kernel(mu, self.sigma)?;
+        let (mut kernel, update) = self.first_step(mu)?;
         // A step checks the lengths, but no step may be made.
         Stepper::new(&kernel, update, self.eta)?.step(&mut current.clone(), &target)?;
         let mut run = Run {
@@ -253,6 +247,18 @@ impl Algorithm1 {
             }
         }
         Ok(run)
+    }
+
+    /// Kernel and update of the first step, and but for `Anneal` of all: for a caller that needs every
+    /// iterate. Errors as [`Algorithm1::run`].
+    pub fn first_step(&self, mu: &[f64]) -> Result<(Kernel, Update), NgmgError> {
+        let update = match self.rule {
+            Rule::Balanced => Update::Balanced {
+                lambda: self.lambda,
+            },
+            _ => Update::OneSided,
+        };
+        Ok((self.kernel(mu, self.sigma)?, update))
     }
 
     fn kernel(&self, mu: &[f64], sigma: f64) -> Result<Kernel, NgmgError> {

@@ -1,17 +1,20 @@
 //! Picture sheets: a grid of pictures of one size with padding, captions and a title.
 
-use super::picture::{GLYPH, Picture, PictureError, text_width, wrap};
+use super::picture::{Picture, PictureError};
+use super::text::Style;
 
 const PAPER: [u8; 3] = [255; 3];
-const INK: [u8; 3] = [34, 34, 40];
-const SOFT_INK: [u8; 3] = [96, 96, 108];
-/// Height of a line of the title, which is set at twice the font's size.
-const TITLE_LINE: usize = 2 * (GLYPH + 2);
+const TITLE: Style = Style::new(17.0, [34, 34, 40]).bold();
+const CAPTION: Style = Style::new(14.0, [70, 72, 82]);
+/// Of captions over pictures that are too narrow for two words.
+const SMALL_CAPTION: Style = Style::new(12.0, CAPTION.colour);
+/// Blank pixels between text and pictures.
+const GAP: usize = 5;
 /// Lines a caption of a column may take; more is cut.
 const CAPTION_LINES: usize = 3;
 const MAX_PADDING: usize = 1024;
-/// Characters of a row's caption; more is wrapped, then cut.
-const ROW_COLUMNS: usize = 18;
+/// Widest caption of a row in pixels; more is wrapped, then cut.
+const ROW_WIDTH: usize = 150;
 
 /// A sheet's layout. Pictures fill it row by row from the top left.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,7 @@ struct Layout {
     left: usize,
     top: usize,
     size: [usize; 2],
-    text: usize,
+    text: Style,
     title: Vec<String>,
     columns: Vec<Vec<String>>,
 }
@@ -126,29 +129,26 @@ impl Sheet {
     fn layout(&self, first: &Picture, rows: usize, columns: usize) -> Layout {
         let [w, h] = [first.width(), first.height()].map(|s| s.saturating_mul(self.scale));
         let cell = [w, h].map(|s| s.saturating_add(self.padding));
-        // Twice the font's size where a cell has room for a caption of two words.
-        let text = if w >= 24 * GLYPH { 2 } else { 1 };
-        let line = (GLYPH + 2) * text;
-        let caption_columns = cell[0] / (GLYPH * text);
+        let text = if w >= 90 { CAPTION } else { SMALL_CAPTION };
         let captions = self.column_captions.iter().take(columns);
         let captions: Vec<Vec<String>> = captions
-            .map(|c| wrap(c, caption_columns, CAPTION_LINES))
+            .map(|c| text.wrap(c, cell[0], CAPTION_LINES))
             .collect();
-        let widest = self.row_captions.iter().take(rows);
-        let widest = widest.map(|c| c.chars().count().min(ROW_COLUMNS)).max();
-        let widest = widest.filter(|&n| n > 0);
-        let left = self.padding + widest.map_or(0, |n| n * GLYPH * text + 2 * GLYPH);
+        let rows_text = self.row_captions.iter().take(rows);
+        let lines = rows_text.flat_map(|c| text.wrap(c, ROW_WIDTH, usize::MAX));
+        let widest = lines.map(|line| text.width(&line)).max();
+        let left = self.padding + widest.map_or(0, |n| n + 2 * GAP);
         let width = left.saturating_add(cell[0].saturating_mul(columns));
         // One picture under a long title is no reason to cut the title to its width.
         let title = self.title.as_deref().unwrap_or_default();
-        let width = width.max(text_width(title, 2).min(320) + 2 * self.padding);
-        let title = wrap(title, (width - 2 * self.padding) / (2 * GLYPH), 3);
+        let width = width.max(TITLE.width(title).min(320) + 2 * self.padding);
+        let title = TITLE.wrap(title, width - 2 * self.padding, 3);
         let caption_lines = captions.iter().map(Vec::len).max().unwrap_or(0);
-        let gap = |lines: usize, line: usize| match lines {
+        let gap = |lines: usize, style: Style| match lines {
             0 => 0,
-            _ => lines * line + GLYPH / 2,
+            _ => lines * style.line() + GAP,
         };
-        let top = self.padding + gap(title.len(), TITLE_LINE) + gap(caption_lines, line);
+        let top = self.padding + gap(title.len(), TITLE) + gap(caption_lines, text);
         Layout {
             cell,
             left,
@@ -161,28 +161,26 @@ impl Sheet {
     }
 
     fn write_captions(&self, sheet: &mut Picture, layout: &Layout, rows: usize, height: usize) {
-        let (text, line) = (layout.text, (GLYPH + 2) * layout.text);
+        let (text, line) = (layout.text, layout.text.line());
         let inner = |cell: usize| cell - self.padding;
-        let mut y = self.padding;
-        for words in &layout.title {
-            sheet.text(words, self.padding, y, 2, INK);
-            y += TITLE_LINE;
+        for (i, words) in layout.title.iter().enumerate() {
+            sheet.text(words, self.padding, self.padding + i * TITLE.line(), TITLE);
         }
         for (column, lines) in layout.columns.iter().enumerate() {
             for (i, words) in lines.iter().enumerate() {
                 // Bottom-aligned: the caption belongs to the picture below it.
-                let up = (lines.len() - i) * line + GLYPH / 2;
-                let room = inner(layout.cell[0]).saturating_sub(text_width(words, text));
+                let up = (lines.len() - i) * line + GAP / 2;
+                let room = inner(layout.cell[0]).saturating_sub(text.width(words));
                 let x = layout.left + column * layout.cell[0] + room / 2;
-                sheet.text(words, x, layout.top.saturating_sub(up), text, SOFT_INK);
+                sheet.text(words, x, layout.top.saturating_sub(up), text);
             }
         }
         for (row, caption) in self.row_captions.iter().take(rows).enumerate() {
-            let lines = wrap(caption, ROW_COLUMNS, (height / line).max(1));
+            let lines = text.wrap(caption, ROW_WIDTH, (height / line).max(1));
             let above = height.saturating_sub(lines.len() * line) / 2;
             for (i, words) in lines.iter().enumerate() {
                 let y = layout.top + row * layout.cell[1] + above + i * line;
-                sheet.text(words, self.padding, y, text, SOFT_INK);
+                sheet.text(words, self.padding, y, text);
             }
         }
     }

@@ -2,13 +2,9 @@
 
 use std::path::Path;
 
-use font8x8::UnicodeFonts;
 use image::ImageEncoder;
 
 use super::files::{FileError, replace_with_bytes};
-
-/// Side of a character cell of the built-in font, in pixels at scale 1.
-pub const GLYPH: usize = 8;
 
 /// More pixels than this are a mistake, not a picture.
 const MAX_PIXELS: usize = 1 << 28;
@@ -59,6 +55,9 @@ pub enum PictureError {
     /// A sheet without pictures, columns or size.
     #[error("sheet: {0}")]
     Sheet(&'static str),
+    /// The plotting library failed.
+    #[error("figure: cannot draw: {0}")]
+    Plot(String),
     /// The encoder failed.
     #[error("{path}: cannot encode PNG: {source}")]
     Encode {
@@ -189,29 +188,14 @@ impl Picture {
         }
     }
 
-    /// Writes `text` with its top left corner at (x, y); a character is a cell of 8 `scale` pixels.
-    /// What does not fit is clipped. Characters that the font lacks are drawn as `?`.
-    pub fn text(&mut self, text: &str, x: usize, y: usize, scale: usize, colour: [u8; 3]) {
-        for (i, c) in text.chars().enumerate() {
-            for (row, bits) in glyph(c).iter().enumerate() {
-                for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
-                    let left = x + (i * GLYPH + column) * scale;
-                    self.rectangle(left, y + row * scale, scale, scale, colour);
-                }
-            }
-        }
-    }
-
-    /// [`Picture::text`] read from bottom to top, its (left, bottom) at (x, y): for a vertical axis.
-    pub fn text_upwards(&mut self, text: &str, x: usize, y: usize, scale: usize, colour: [u8; 3]) {
-        for (i, c) in text.chars().enumerate() {
-            for (row, bits) in glyph(c).iter().enumerate() {
-                for column in (0..GLYPH).filter(|column| bits >> column & 1 == 1) {
-                    let along = (i * GLYPH + column + 1) * scale;
-                    if let Some(top) = y.checked_sub(along) {
-                        self.rectangle(x + row * scale, top, scale, scale, colour);
-                    }
-                }
+    /// Mixes `colour` into the pixel at (x, y) by `share` in 0..=1; outside: nothing.
+    pub fn blend(&mut self, x: i64, y: i64, colour: [u8; 3], share: f32) {
+        let inside = |at: i64, size: usize| usize::try_from(at).ok().filter(|&at| at < size);
+        if let (Some(x), Some(y)) = (inside(x, self.width), inside(y, self.height)) {
+            let at = 3 * (y * self.width + x);
+            for (value, colour) in self.rgb[at..at + 3].iter_mut().zip(colour) {
+                let (old, new) = (f32::from(*value), f32::from(colour));
+                *value = (old + (new - old) * share.clamp(0.0, 1.0)).round() as u8;
             }
         }
     }
@@ -228,50 +212,6 @@ impl Picture {
             })?;
         Ok(replace_with_bytes(path, &bytes)?)
     }
-}
-
-fn glyph(c: char) -> [u8; GLYPH] {
-    let fonts: [&dyn UnicodeFonts; 3] = [
-        &font8x8::BASIC_FONTS,
-        &font8x8::LATIN_FONTS,
-        &font8x8::GREEK_FONTS,
-    ];
-    let known = fonts.iter().find_map(|font| font.get(c));
-    known.or_else(|| fonts[0].get('?')).unwrap_or([0; GLYPH])
-}
-
-/// Width of `text` in pixels.
-pub fn text_width(text: &str, scale: usize) -> usize {
-    text.chars().count() * GLYPH * scale
-}
-
-/// `text` in at most `lines` lines of at most `columns` characters, broken at blanks where possible;
-/// what is left over is cut and marked by `..`.
-pub fn wrap(text: &str, columns: usize, lines: usize) -> Vec<String> {
-    let mut rest: Vec<char> = text.trim().chars().collect();
-    let mut out = Vec::new();
-    if columns == 0 {
-        return out;
-    }
-    while !rest.is_empty() && out.len() < lines {
-        if rest.len() <= columns {
-            out.push(rest.iter().collect());
-            break;
-        }
-        if out.len() + 1 == lines {
-            let dots = columns.min(2);
-            let kept: String = rest[..columns - dots].iter().collect();
-            out.push(format!("{}{}", kept.trim_end(), &".."[..dots]));
-            break;
-        }
-        let blank = rest[..=columns].iter().rposition(|c| c.is_whitespace());
-        let end = blank.filter(|&at| at > 0).unwrap_or(columns);
-        out.push(rest[..end].iter().collect::<String>().trim_end().to_owned());
-        rest.drain(..end);
-        let blanks = rest.iter().take_while(|c| c.is_whitespace()).count();
-        rest.drain(..blanks);
-    }
-    out
 }
 
 #[cfg(test)]
@@ -304,22 +244,12 @@ mod tests {
     }
 
     #[test]
-    fn text_is_drawn_and_clipped() {
-        let mut picture = Picture::filled(20, 9, [0; 3]).unwrap();
-        picture.text("I\u{4e2d}long text", 1, 1, 1, [255; 3]);
-        let lit = picture.rgb().iter().filter(|&&b| b == 255).count();
-        assert!(lit > 60, "{lit}");
-        picture.text_upwards("far too long for it", 100, 3, 2, [255; 3]);
-        assert_eq!(picture.pixel(20, 0), None);
-    }
-
-    #[test]
-    fn long_lines_wrap_then_clip() {
-        assert_eq!(wrap("a bcd ef", 5, 2), ["a bcd", "ef"]);
-        assert_eq!(wrap("abcdefgh", 3, 3), ["abc", "def", "gh"]);
-        assert_eq!(wrap("one two three", 7, 1), ["one t.."]);
-        assert_eq!(wrap("abc", 1, 1), ["."]);
-        assert!(wrap("abc", 0, 3).is_empty() && wrap("  ", 3, 3).is_empty());
+    fn blending_mixes_and_clips() {
+        let mut picture = Picture::filled(2, 1, [0, 100, 200]).unwrap();
+        picture.blend(1, 0, [100, 0, 200], 0.25);
+        picture.blend(2, 0, [9; 3], 1.0);
+        picture.blend(-1, 0, [9; 3], 1.0);
+        assert_eq!(picture.rgb(), [0, 100, 200, 25, 75, 200]);
     }
 
     #[test]

@@ -61,8 +61,14 @@ mod tests {
         assert!((d.mean - 2.0).abs() < 1e-12 && (d.error - error).abs() < 1e-12);
         assert!((d.half_width - 4.303 * error).abs() < 1e-12);
         assert_eq!(d.sign(), 0);
-        assert_eq!(Difference::of(&[1.0, 1.1, 0.9], &[2.0, 2.1, 1.89]).sign(), -1);
-        assert_eq!(Difference::of(&[2.0, 2.1, 1.89], &[1.0, 1.1, 0.9]).sign(), 1);
+        assert_eq!(
+            Difference::of(&[1.0, 1.1, 0.9], &[2.0, 2.1, 1.89]).sign(),
+            -1
+        );
+        assert_eq!(
+            Difference::of(&[2.0, 2.1, 1.89], &[1.0, 1.1, 0.9]).sign(),
+            1
+        );
         assert_eq!(Difference::of(&[1.0], &[5.0]).sign(), 0);
     }
 }

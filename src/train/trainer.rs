@@ -13,7 +13,7 @@ use crate::device::memory::peak_resident_bytes;
 use crate::device::pool::Pool;
 use crate::diffusion::generate::{GenerateError, Generator};
 use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
-use crate::report::curve::{Plot, Series};
+use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
@@ -362,28 +362,31 @@ impl<'a> Trainer<'a> {
     /// Draws the loss so far.
     fn plot(&self) -> Result<(), TrainError> {
         let rows = metrics::read(&self.run.metrics())?;
-        let series = |name: &str, key: &str, smooth| {
-            let point =
-                |row: &MetricsRow| row.get(key).map(|loss| [row.images as f64 / 1000.0, loss]);
-            Series {
-                name: name.into(),
-                points: rows.iter().filter_map(point).collect(),
-                smooth,
-            }
+        let points = |key: &str| -> Vec<[f64; 2]> {
+            let thousands = |row: &MetricsRow| row.images as f64 / 1000.0;
+            let point = |row: &MetricsRow| row.get(key).map(|loss| [thousands(row), loss]);
+            rows.iter().filter_map(point).collect()
         };
-        let held_out = series("held out (averaged weights)", "held_out_loss", 0);
-        let smooth = (rows.len() / 100).clamp(2, 50);
-        let plot = Plot {
-            title: format!(
-                "{} on {}: noise prediction error",
-                self.setup.config.preset, self.setup.config.data
-            ),
+        let raw = points("loss");
+        let smooth = moving_average(&raw, (rows.len() / 100).clamp(2, 50));
+        let held_out = points("held_out_loss");
+        let panel = Panel {
             x_label: "thousand images".into(),
             y_label: "mean squared error".into(),
             log_y: true,
-            series: vec![series("training", "loss", smooth), held_out],
-            ..Plot::default()
+            legend: true,
+            marks: vec![
+                Mark::line("", pale(0), raw),
+                Mark::line("training", 0, smooth),
+                Mark::line("held out (averaged weights)", 1, held_out),
+            ],
+            ..Panel::default()
         };
+        let mut plot = Figure::single(panel, [960, 520]);
+        plot.title = format!(
+            "{} on {}: noise prediction error",
+            self.setup.config.preset, self.setup.config.data
+        );
         plot.render()?.save_png(&self.run.loss_plot())?;
         Ok(())
     }

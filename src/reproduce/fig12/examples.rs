@@ -43,11 +43,6 @@ impl Part {
     pub fn len(&self) -> usize {
         self.x.ncols()
     }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
 }
 
 /// A data set cut in three.

@@ -66,9 +66,9 @@ mod tests {
     fn components_are_the_covariance_s_eigenvectors() {
         let (d, n, k) = (40, 300, 6);
         let x = Columns::from_fn(d, n, |i, j| {
-            let philox = Philox::new(3, Stream::Toy, j as u64);
+            let philox = Philox::new(3, Stream::Reproduction, j as u64);
             let [a, b, c, noise] = philox.normals4(i as u32);
-            let shared = Philox::new(4, Stream::Toy, j as u64).normals4(0);
+            let shared = Philox::new(4, Stream::Reproduction, j as u64).normals4(0);
             let tilt = |f: f64| (f * i as f64).cos();
             let parts = 5.0 * shared[0] * tilt(0.2) + 3.0 * shared[1] * tilt(0.5);
             parts + 2.0 * shared[2] * tilt(0.9) + 0.3 * (a + b + c + noise) + 7.0

@@ -8,7 +8,7 @@ use crate::reproduce::statistics::mean_and_deviation;
 
 const GOOD: usize = 0;
 const BAD: usize = 1;
-const WRONG: usize = 4;
+const WRONG: usize = 3;
 const CENTRE: usize = 7;
 const LATENTS: [(LatentKind, &str, usize, f64); 2] = [
     (LatentKind::Fixed, "every point owns its Z", 2, -0.2),
@@ -38,8 +38,9 @@ pub fn draw(study: &Study) -> Figure {
             "Sixteen blobs; the network is told nothing (none), the quadrant (class4), two bits of the \
              column and two of the row (feat4), column and row one-hot (feat8), or the blob one-hot \
              (class16). Features are overlapping sets; classes are disjoint, and class16 tells as much as \
-             either kind of features. Defects are samples farther than 4 deviations from every centre. \
-             Scatter: first seed, every point owns its Z. Bars: means over {seeds} seeds; dots: single \
+             either kind of features. Defects (vermillion) are samples farther than 4 deviations from every \
+             centre; blue samples lie in a blob that the condition allows, purple ones in another. Black: \
+             centres. Scatter: first seed, every point owns its Z. Bars: means over {seeds} seeds; dots: single \
              seeds."
         ),
         columns: 4,

@@ -73,7 +73,7 @@ impl Condition {
 
 /// Point number `index` of the data set of `seed`, and its blob.
 pub fn point(seed: u64, index: u64) -> ([f32; 2], usize) {
-    let philox = Philox::new(seed, Stream::Toy, index);
+    let philox = Philox::new(seed, Stream::Reproduction, index);
     let blob = philox.below(0, BLOBS as u32) as usize;
     let normals = philox.normals4_f32(1);
     let [x, y] = centre(blob);

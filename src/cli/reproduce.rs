@@ -1,0 +1,218 @@
+//! `gmmk reproduce`: the paper's figures and tables.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use gmmk::device::pool::Pool;
+use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale, fig2, fig11, fig12};
+
+use super::terminal::{self, duration, say, warn};
+
+/// What can be reproduced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Name {
+    /// Sets as conditions: samples outside the support, by condition
+    Fig2,
+    /// Algorithm 1: one mixture turned into another, by three rules
+    Fig11,
+    /// NGMG entropy against binary cross-entropy
+    Fig12,
+    /// Every one of them, and a page that lists what was found
+    All,
+}
+
+impl Name {
+    fn text(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |v| v.get_name().to_owned())
+    }
+
+    /// The figures that `self` stands for.
+    fn figures(self) -> Vec<Name> {
+        match self {
+            Name::All => {
+                let all = Name::value_variants().iter().copied();
+                all.filter(|&name| name != Name::All).collect()
+            }
+            one => vec![one],
+        }
+    }
+}
+
+/// Options of `gmmk reproduce`.
+#[derive(Args)]
+pub struct ReproduceArgs {
+    /// Which figure or table
+    name: Name,
+    /// Folder for pictures and numbers; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "reproduce")]
+    out: PathBuf,
+    /// Small and fast: minutes on a CPU at most (the default)
+    #[arg(long)]
+    quick: bool,
+    /// As large as the paper's, where that is known
+    #[arg(long, conflicts_with = "quick")]
+    full: bool,
+    /// Seed of all randomness
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Worker threads [default: one per processor]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Folder with data sets (fig4, fig5, fig6, fig7, fig9, fig12)
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// A trained model: a checkpoint or a run (fig4, fig5, fig6, fig7)
+    #[arg(long, value_name = "FILE|RUN")]
+    checkpoint: Option<PathBuf>,
+    /// Attributes to ask for, as in `gmmk sample` (fig4)
+    #[arg(long, value_name = "LIST")]
+    attributes: Option<String>,
+    /// The fair comparison of features and classes on one data set (fig7)
+    #[arg(long)]
+    control: bool,
+    /// The samplers on exact mixtures, without a model (fig6)
+    #[arg(long)]
+    samplers: bool,
+}
+
+/// The options that only some figures take: option, whether it was given, figures.
+type Restricted = (&'static str, bool, &'static [&'static str]);
+
+impl ReproduceArgs {
+    fn restricted(&self) -> [Restricted; 5] {
+        [
+            (
+                "--data",
+                self.data.is_some(),
+                &["fig4", "fig5", "fig6", "fig7", "fig9", "fig12", "all"],
+            ),
+            (
+                "--checkpoint",
+                self.checkpoint.is_some(),
+                &["fig4", "fig5", "fig6", "fig7", "all"],
+            ),
+            ("--attributes", self.attributes.is_some(), &["fig4"]),
+            ("--control", self.control, &["fig7"]),
+            ("--samplers", self.samplers, &["fig6"]),
+        ]
+    }
+
+    /// Refuses what the figure does not take.
+    fn check(&self) -> Result<()> {
+        let name = self.name.text();
+        for (option, given, figures) in self.restricted() {
+            if given && !figures.contains(&name.as_str()) {
+                let figures = figures.join(", ");
+                bail!("{option} belongs to {figures}; {name} does not take it");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs `gmmk reproduce`.
+pub fn run(args: ReproduceArgs) -> Result<()> {
+    args.check()?;
+    let pool = Arc::new(Pool::new(args.threads.unwrap_or(0))?);
+    let out = args.out.display();
+    std::fs::create_dir_all(&args.out).with_context(|| format!("--out {out}: cannot make it"))?;
+    let mut reports = Vec::new();
+    for name in args.name.figures() {
+        let mut shown = Shown::default();
+        let mut context = Context {
+            out: args.out.clone(),
+            scale: if args.full { Scale::Full } else { Scale::Quick },
+            seed: args.seed,
+            pool: pool.clone(),
+            data: args.data.clone(),
+            progress: &mut shown,
+        };
+        let start = Instant::now();
+        let mut report = figure(name, &args, &mut context)?;
+        report.seconds = start.elapsed().as_secs_f64();
+        let file = reproduce::write(&context, &report)?;
+        if args.name == Name::All {
+            reports.push(report.clone());
+            reproduce::write_overview(&context, &reports)?;
+        }
+        shown.finish();
+        print(&report, &args.out, &file);
+    }
+    if args.name == Name::All {
+        say(&format!("wrote {}", args.out.join("README.md").display()));
+    }
+    Ok(())
+}
+
+/// Makes one figure.
+fn figure(
+    name: Name,
+    _args: &ReproduceArgs,
+    context: &mut Context<'_>,
+) -> Result<Report, ReproduceError> {
+    match name {
+        Name::Fig2 => fig2::run(context),
+        Name::Fig11 => fig11::run(context),
+        Name::Fig12 => fig12::run(context),
+        // `Name::figures` never yields it.
+        Name::All => Ok(Report::default()),
+    }
+}
+
+/// The findings, the files and the time.
+fn print(report: &Report, out: &Path, json: &str) {
+    say(&format!("{}: {}", report.name, report.title));
+    for finding in &report.findings {
+        say(&format!(
+            "  {:<14} {}",
+            finding.verdict.to_string(),
+            finding.claim
+        ));
+        say(&format!("  {:<14} {}", "", finding.evidence));
+    }
+    let files = report.pictures.iter().map(String::as_str).chain([json]);
+    let files: Vec<_> = files.map(|f| out.join(f).display().to_string()).collect();
+    say(&format!(
+        "wrote {} ({})",
+        files.join(", "),
+        duration(report.seconds)
+    ));
+}
+
+/// Progress on the terminal.
+#[derive(Default)]
+struct Shown {
+    bar: Option<terminal::Progress>,
+}
+
+impl Shown {
+    fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish();
+        }
+    }
+}
+
+impl reproduce::Progress for Shown {
+    fn say(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.line(line),
+            None => warn(line),
+        }
+    }
+
+    fn at(&mut self, done: u64, total: u64, what: &str) {
+        let every = Duration::from_secs(5);
+        let bar = self
+            .bar
+            .get_or_insert_with(|| terminal::Progress::new("", total, every));
+        bar.update(done, total, || what.to_owned());
+        if done >= total {
+            self.finish();
+        }
+    }
+}
