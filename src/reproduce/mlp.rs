@@ -30,14 +30,14 @@ pub struct Mlp {
 }
 
 impl Mlp {
-    /// Layers between `widths` (input, hidden.., output). Weights and biases start uniform in
-    /// +- 1/sqrt(inputs of the layer).
+    /// Layers between `widths` (input, hidden.., output). Weights start uniform with variance 2 / inputs of
+    /// the layer (He), which keeps activations from shrinking from layer to layer; biases start at 0.
     pub fn new(widths: &[usize]) -> Self {
         let mut table = ParamTable::default();
         for (layer, pair) in widths.windows(2).enumerate() {
-            let bound = Init::Uniform(1.0 / (pair[0] as f32).sqrt());
+            let bound = Init::Uniform((6.0 / pair[0] as f32).sqrt());
             table.add(format!("{layer}.weight"), &[pair[1], pair[0]], bound);
-            table.add(format!("{layer}.bias"), &[pair[1]], bound);
+            table.add(format!("{layer}.bias"), &[pair[1]], Init::Constant(0.0));
         }
         let widths = widths.to_vec();
         Self { widths, table }
