@@ -35,7 +35,7 @@ pub enum Stream {
     SampleRow = 10,
     /// Procedural faces; index = picture number.
     Faces = 11,
-    /// Samples of the reproduced figures; index = the figure's own number of the set.
+    /// Samples of the reproduced figures; index = the figure's own number of the set or point.
     Reproduction = 12,
 }
 

@@ -8,13 +8,17 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
 use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale};
-use gmmk::reproduce::{control, fig4, fig5, fig6, fig7, fig9, fig10, fig11, samplers, w1};
+use gmmk::reproduce::{
+    control, fig2, fig4, fig5, fig6, fig7, fig9, fig10, fig11, fig12, samplers, w1,
+};
 
 use super::terminal::{self, duration, say, warn};
 
 /// What can be reproduced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Name {
+    /// Sets as conditions: samples outside the support, by condition
+    Fig2,
     /// Pictures with the attributes asked for, beside real ones (also the paper's figures 13 to 16)
     Fig4,
     /// One picture's Z, many noises
@@ -29,6 +33,8 @@ pub enum Name {
     Fig10,
     /// Algorithm 1: one mixture turned into another, by three rules
     Fig11,
+    /// NGMG entropy against binary cross-entropy
+    Fig12,
     /// Wasserstein distances: exact, signed, and what NGMG sees of them
     W1,
     /// Every one of them, and a page that lists what was found
@@ -168,6 +174,7 @@ fn figure(
     let checkpoint = args.checkpoint.as_deref();
     let scale = context.scale;
     match name {
+        Name::Fig2 => fig2::run(context),
         Name::Fig4 => {
             let list = args.attributes.as_deref();
             fig4::run(context, &fig4::Settings::of(scale), checkpoint, list)
@@ -179,8 +186,9 @@ fn figure(
         Name::Fig7 => fig7::run(context, &fig7::Settings::of(scale), checkpoint),
         Name::Fig9 => fig9::run(context, &fig9::Settings::of(scale)),
         Name::Fig10 => fig10::run(context),
-        Name::W1 => w1::run(context),
         Name::Fig11 => fig11::run(context),
+        Name::Fig12 => fig12::run(context),
+        Name::W1 => w1::run(context),
         // `Name::figures` never yields it.
         Name::All => Ok(Report::default()),
     }

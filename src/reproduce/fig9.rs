@@ -5,6 +5,7 @@
 use serde_json::{Value, json};
 
 use super::data::Data;
+use super::seeds::Difference;
 use super::statistics::Estimate;
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
@@ -168,22 +169,35 @@ fn last(seeds: &[Vec<Run>], loss: usize, key: &str) -> Estimate {
     })
 }
 
-fn relative(change: Estimate, base: f64) -> String {
+/// In per cent of `base`, with its 95 % interval.
+fn relative(change: Difference, base: f64) -> String {
     format!(
-        "{:+.2} % +- {:.2} %",
+        "{:+.2} % (95 %: +- {:.2})",
         100.0 * change.mean / base,
-        100.0 * change.error / base
+        100.0 * change.half_width / base
     )
 }
 
 fn findings(seeds: &[Vec<Run>]) -> Vec<Finding> {
     let count = seeds.len();
     let base = over_seeds(seeds, |runs| level(&tail(&runs[0])).mean).mean;
-    let change = |a: usize, b: usize| over_seeds(seeds, |runs| difference(&runs[a], &runs[b]).mean);
-    let verdict = |e: Estimate| Verdict::from(e.below(0.0));
+    let change = |a: usize, b: usize| {
+        let value = |runs: &Vec<Run>| difference(&runs[a], &runs[b]).mean;
+        Difference::of(
+            &seeds.iter().map(value).collect::<Vec<_>>(),
+            &vec![0.0; count],
+        )
+    };
+    let verdict = |d: Difference| Verdict::from((d.sign() != 0).then_some(d.sign() < 0));
     let (ngmg, bce, between) = (change(1, 0), change(2, 0), change(1, 2));
     let rest = |i: usize| over_seeds(seeds, |runs| restlessness(&runs[i]));
-    let calmer = over_seeds(seeds, |r| restlessness(&r[1]) - restlessness(&r[0]));
+    let each = |i: usize| {
+        seeds
+            .iter()
+            .map(|r| restlessness(&r[i]))
+            .collect::<Vec<_>>()
+    };
+    let calmer = Difference::of(&each(1), &each(0));
     let own = last(seeds, 1, "classifier_sse");
     let other = last(seeds, 1, "classifier_sse_other_tokens");
     let follows = last(seeds, 1, "classifier_follows_tokens");

@@ -8,6 +8,8 @@ pub mod control;
 mod data;
 pub mod fig10;
 pub mod fig11;
+pub mod fig12;
+pub mod fig2;
 pub mod fig4;
 pub mod fig5;
 pub mod fig6;
@@ -16,10 +18,13 @@ pub mod fig9;
 mod frechet;
 mod groups;
 mod judge;
+mod mlp;
 pub mod samplers;
+mod seeds;
 mod statistics;
 pub mod trained;
 pub mod w1;
+mod workers;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,7 +33,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::data::{DataError, RequestError};
-use crate::device::pool::Pool;
+use crate::device::pool::{Pool, PoolError};
 use crate::diffusion::generate::GenerateError;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::schedule::ScheduleError;
@@ -280,6 +285,15 @@ pub enum ReproduceError {
     /// A sampler.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// A model of fig2's toy.
+    #[error(transparent)]
+    Toy(#[from] fig2::ToyError),
+    /// A classifier of fig12.
+    #[error(transparent)]
+    Study(#[from] fig12::StudyError),
+    /// The threads.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
     /// The report cannot be written as JSON.
     #[error("{name}.json: {source}")]
     Json {

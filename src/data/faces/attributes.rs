@@ -129,13 +129,19 @@ pub fn marginal(k: usize) -> f64 {
 /// u_k passes its threshold, and no attribute that excludes it in plain sense is. Blocks of
 /// `Philox(seed, Faces, index)`: 0 and 1 the factors, 2 to 11 the residuals.
 pub fn sample_attributes(seed: u64, index: u64) -> [u8; 40] {
-    let scores = scores(seed, index);
+    let (_, scores) = scores(seed, index);
     let margins = std::array::from_fn(|k| scores[k] - LAWS[k].threshold);
     reconcile(&margins)
 }
 
-/// u = Lambda f + residual.
-fn scores(seed: u64, index: u64) -> [f64; 40] {
+/// Row k of Lambda: how the score of attribute k follows gender (male > 0), age (old > 0), smile,
+/// glamour, dark hair, wavy, beard, heavy. What the squares leave of 1 is the residual's variance.
+pub fn loadings(k: usize) -> [f64; FACTORS] {
+    LAWS[k].loadings
+}
+
+/// The factors f and the scores u = Lambda f + residual of picture `index`.
+pub fn scores(seed: u64, index: u64) -> ([f64; FACTORS], [f64; 40]) {
     let philox = Philox::new(seed, Stream::Faces, index);
     let factors = [philox.normals4(0), philox.normals4(1)];
     let residuals: [_; 10] = std::array::from_fn(|block| philox.normals4(2 + block as u32));
@@ -148,7 +154,7 @@ fn scores(seed: u64, index: u64) -> [f64; 40] {
         }
         *score += rest.max(0.0).sqrt() * residuals[k / 4][k % 4];
     }
-    scores
+    (std::array::from_fn(|i| factors[i / 4][i % 4]), scores)
 }
 
 /// Attributes with a positive margin, less those that others exclude in plain sense.
@@ -238,7 +244,7 @@ mod tests {
     #[ignore = "a tool: prints the thresholds"]
     fn thresholds() {
         const N: u64 = 100_000;
-        let all: Vec<[f64; 40]> = (0..N).map(|index| scores(1234, index)).collect();
+        let all: Vec<[f64; 40]> = (0..N).map(|index| scores(1234, index).1).collect();
         let mut thresholds: [f64; 40] = std::array::from_fn(|k| LAWS[k].threshold);
         for _ in 0..60 {
             let mut counts = [0.0; 40];

@@ -18,7 +18,7 @@ pub mod identity;
 mod mouth;
 mod scene;
 
-pub use attributes::{Attribute, marginal, sample_attributes};
+pub use attributes::{Attribute, loadings, marginal, sample_attributes, scores};
 
 use canvas::Canvas;
 use face::{CENTRE, Face};
