@@ -215,7 +215,7 @@ pub enum ReproduceError {
     Metrics(#[from] MetricsError),
     /// Training.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(Box<TrainError>),
     /// Drawing.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -294,6 +294,13 @@ pub fn caption(findings: &[Finding]) -> String {
     let lines = findings.iter();
     let lines = lines.map(|f| format!("{}: {} ({}).", f.claim, f.verdict, f.evidence));
     lines.collect::<Vec<_>>().join(" ")
+}
+
+impl From<TrainError> for ReproduceError {
+    /// Boxed: it is large.
+    fn from(error: TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.
