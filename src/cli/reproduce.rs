@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
-use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale};
+use gmmk::reproduce::{self, Context, Report, Scale};
 use gmmk::reproduce::{control, fig4, fig5, fig6, fig7, fig10, fig11, samplers, w1};
 
 use super::terminal::{self, duration, say, warn};
@@ -158,14 +158,10 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
 }
 
 /// Makes one figure.
-fn figure(
-    name: Name,
-    args: &ReproduceArgs,
-    context: &mut Context<'_>,
-) -> Result<Report, ReproduceError> {
+fn figure(name: Name, args: &ReproduceArgs, context: &mut Context<'_>) -> Result<Report> {
     let checkpoint = args.checkpoint.as_deref();
     let scale = context.scale;
-    match name {
+    let report = match name {
         Name::Fig4 => {
             let list = args.attributes.as_deref();
             fig4::run(context, &fig4::Settings::of(scale), checkpoint, list)
@@ -180,7 +176,8 @@ fn figure(
         Name::Fig11 => fig11::run(context),
         // `Name::figures` never yields it.
         Name::All => Ok(Report::default()),
-    }
+    };
+    Ok(report?)
 }
 
 /// The findings, the files and the time.

@@ -221,7 +221,7 @@ pub enum ReproduceError {
     Generate(#[from] GenerateError),
     /// The attribute network.
     #[error(transparent)]
-    Attributes(#[from] AttributeError),
+    Attributes(Box<AttributeError>),
     /// A data set that is nowhere.
     #[error("found no {set} in $GMMK_DATA or ./data; give its folder with --data DIR")]
     NoData {
@@ -300,6 +300,13 @@ impl From<TrainError> for ReproduceError {
     /// Boxed: it is large.
     fn from(error: TrainError) -> Self {
         Self::Train(Box::new(error))
+    }
+}
+
+impl From<AttributeError> for ReproduceError {
+    /// Boxed: it is large.
+    fn from(error: AttributeError) -> Self {
+        Self::Attributes(Box::new(error))
     }
 }
 
