@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 use gmmk::device::pool::Pool;
-use gmmk::reproduce::{self, Context, Report, ReproduceError, Scale};
+use gmmk::reproduce::{self, Context, Report, Scale};
 use gmmk::reproduce::{
     control, fig2, fig4, fig5, fig6, fig7, fig9, fig10, fig11, fig12, samplers, w1,
 };
@@ -46,17 +46,14 @@ impl Name {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |v| v.get_name().to_owned())
     }
+}
 
-    /// The figures that `self` stands for.
-    fn figures(self) -> Vec<Name> {
-        match self {
-            Name::All => {
-                let all = Name::value_variants().iter().copied();
-                all.filter(|&name| name != Name::All).collect()
-            }
-            one => vec![one],
-        }
-    }
+/// One picture with its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Work {
+    name: Name,
+    /// The figure's second form: fig6 --samplers, fig7 --control.
+    variant: bool,
 }
 
 /// Options of `gmmk reproduce`.
@@ -118,6 +115,24 @@ impl ReproduceArgs {
         ]
     }
 
+    /// What was asked for; `all` is every figure in all its forms.
+    fn works(&self) -> Vec<Work> {
+        let forms = |name: Name| -> &[bool] {
+            match name {
+                Name::All => &[],
+                Name::Fig6 | Name::Fig7 => &[false, true],
+                _ => &[false],
+            }
+        };
+        let work = |name, variant| Work { name, variant };
+        if self.name != Name::All {
+            return vec![work(self.name, self.samplers || self.control)];
+        }
+        let all = Name::value_variants().iter().copied();
+        all.flat_map(|name| forms(name).iter().map(move |&v| work(name, v)))
+            .collect()
+    }
+
     /// Refuses what the figure does not take.
     fn check(&self) -> Result<()> {
         let name = self.name.text();
@@ -138,7 +153,7 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
     let out = args.out.display();
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out {out}: cannot make it"))?;
     let mut reports = Vec::new();
-    for name in args.name.figures() {
+    for work in args.works() {
         let mut shown = Shown::default();
         let mut context = Context {
             out: args.out.clone(),
@@ -149,7 +164,7 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
             progress: &mut shown,
         };
         let start = Instant::now();
-        let mut report = figure(name, &args, &mut context)?;
+        let mut report = figure(work, &args, &mut context)?;
         report.seconds = start.elapsed().as_secs_f64();
         let file = reproduce::write(&context, &report)?;
         if args.name == Name::All {
@@ -166,32 +181,29 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
 }
 
 /// Makes one figure.
-fn figure(
-    name: Name,
-    args: &ReproduceArgs,
-    context: &mut Context<'_>,
-) -> Result<Report, ReproduceError> {
+fn figure(work: Work, args: &ReproduceArgs, context: &mut Context<'_>) -> Result<Report> {
     let checkpoint = args.checkpoint.as_deref();
     let scale = context.scale;
-    match name {
+    let report = match work.name {
         Name::Fig2 => fig2::run(context),
         Name::Fig4 => {
             let list = args.attributes.as_deref();
             fig4::run(context, &fig4::Settings::of(scale), checkpoint, list)
         }
         Name::Fig5 => fig5::run(context, &fig5::Settings::of(scale), checkpoint),
-        Name::Fig6 if args.samplers => samplers::run(context),
+        Name::Fig6 if work.variant => samplers::run(context),
         Name::Fig6 => fig6::run(context, &fig6::Settings::of(scale), checkpoint),
-        Name::Fig7 if args.control => control::run(context, &control::Settings::of(scale)),
+        Name::Fig7 if work.variant => control::run(context, &control::Settings::of(scale)),
         Name::Fig7 => fig7::run(context, &fig7::Settings::of(scale), checkpoint),
         Name::Fig9 => fig9::run(context, &fig9::Settings::of(scale)),
         Name::Fig10 => fig10::run(context),
         Name::Fig11 => fig11::run(context),
         Name::Fig12 => fig12::run(context),
         Name::W1 => w1::run(context),
-        // `Name::figures` never yields it.
+        // `works` never yields it.
         Name::All => Ok(Report::default()),
-    }
+    };
+    Ok(report?)
 }
 
 /// The findings, the files and the time.
@@ -290,10 +302,26 @@ mod tests {
     }
 
     #[test]
-    fn all_is_every_figure_once() {
-        let all = Name::All.figures();
-        assert!(!all.contains(&Name::All));
-        assert_eq!(all.len() + 1, Name::value_variants().len());
+    fn all_is_every_figure_in_all_its_forms() {
+        let args = |line: &str| Line::try_parse_from(line.split(' ')).unwrap().args;
+        let all = args("gmmk all").works();
+        for name in Name::value_variants() {
+            let forms = all.iter().filter(|work| work.name == *name).count();
+            let want = match name {
+                Name::All => 0,
+                Name::Fig6 | Name::Fig7 => 2,
+                _ => 1,
+            };
+            assert_eq!(forms, want, "{name:?}");
+        }
+        let control = args("gmmk fig7 --control").works();
+        assert!(matches!(
+            control[..],
+            [Work {
+                name: Name::Fig7,
+                variant: true
+            }]
+        ));
         assert_eq!(Name::W1.text(), "w1");
     }
 }

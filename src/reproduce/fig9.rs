@@ -5,7 +5,7 @@
 use serde_json::{Value, json};
 
 use super::data::Data;
-use super::seeds::Difference;
+use super::seeds::{Difference, mean_and_deviation};
 use super::statistics::Estimate;
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
@@ -179,53 +179,45 @@ fn relative(change: Difference, base: f64) -> String {
 }
 
 fn findings(seeds: &[Vec<Run>]) -> Vec<Finding> {
-    let count = seeds.len();
-    let base = over_seeds(seeds, |runs| level(&tail(&runs[0])).mean).mean;
+    let each = |value: &dyn Fn(&[Run]) -> f64| -> Vec<f64> {
+        seeds.iter().map(|runs| value(runs)).collect()
+    };
+    let none = vec![0.0; seeds.len()];
     let change = |a: usize, b: usize| {
-        let value = |runs: &Vec<Run>| difference(&runs[a], &runs[b]).mean;
-        Difference::of(
-            &seeds.iter().map(value).collect::<Vec<_>>(),
-            &vec![0.0; count],
-        )
+        Difference::of(&each(&|runs| difference(&runs[a], &runs[b]).mean), &none)
     };
-    let verdict = |d: Difference| Verdict::from((d.sign() != 0).then_some(d.sign() < 0));
-    let (ngmg, bce, between) = (change(1, 0), change(2, 0), change(1, 2));
-    let rest = |i: usize| over_seeds(seeds, |runs| restlessness(&runs[i]));
-    let each = |i: usize| {
-        seeds
-            .iter()
-            .map(|r| restlessness(&r[i]))
-            .collect::<Vec<_>>()
+    let base = over_seeds(seeds, |runs| level(&tail(&runs[0])).mean).mean;
+    let lower = |claim: &str, change: Difference| Finding {
+        claim: claim.into(),
+        verdict: below_zero(change),
+        evidence: format!(
+            "last tenth of {} seeds: {} of the loss without, {base:.5}",
+            seeds.len(),
+            relative(change, base)
+        ),
     };
-    let calmer = Difference::of(&each(1), &each(0));
-    let own = last(seeds, 1, "classifier_sse");
-    let other = last(seeds, 1, "classifier_sse_other_tokens");
-    let follows = last(seeds, 1, "classifier_follows_tokens");
-    let of = format!("over {count} seeds; loss without a classifier {base:.5}");
+    let rest = [0, 1, 2].map(|i| each(&|runs| restlessness(&runs[i])));
+    let [own, other, follows] = [
+        "classifier_sse",
+        "classifier_sse_other_tokens",
+        "classifier_follows_tokens",
+    ]
+    .map(|key| last(seeds, 1, key));
     vec![
-        Finding {
-            claim: "the NGMG classifier lowers the denoising loss".into(),
-            verdict: verdict(ngmg),
-            evidence: format!("last tenth: {} {of}", relative(ngmg, base)),
-        },
-        Finding {
-            claim: "the BCE classifier lowers the denoising loss".into(),
-            verdict: verdict(bce),
-            evidence: format!("last tenth: {} {of}", relative(bce, base)),
-        },
-        Finding {
-            claim: "NGMG lowers it more than BCE".into(),
-            verdict: verdict(between),
-            evidence: format!("last tenth: {} between the two", relative(between, base)),
-        },
+        lower(
+            "the NGMG classifier lowers the denoising loss",
+            change(1, 0),
+        ),
+        lower("the BCE classifier lowers the denoising loss", change(2, 0)),
+        lower("NGMG lowers it more than BCE", change(1, 2)),
         Finding {
             claim: "training is calmer with NGMG".into(),
-            verdict: verdict(calmer),
+            verdict: below_zero(Difference::of(&rest[1], &rest[0])),
             evidence: format!(
                 "from line to line the loss moves by {:.5} without, {:.5} with NGMG, {:.5} with BCE",
-                rest(0).mean,
-                rest(1).mean,
-                rest(2).mean
+                mean(&rest[0]),
+                mean(&rest[1]),
+                mean(&rest[2])
             ),
         },
         Finding {
@@ -239,6 +231,16 @@ fn findings(seeds: &[Vec<Run>]) -> Vec<Finding> {
             ),
         },
     ]
+}
+
+/// Is the difference below zero, beyond its 95 % interval?
+fn below_zero(difference: Difference) -> Verdict {
+    let sign = difference.sign();
+    Verdict::from((sign != 0).then_some(sign < 0))
+}
+
+fn mean(values: &[f64]) -> f64 {
+    mean_and_deviation(values)[0]
 }
 
 fn numbers(seeds: &[Vec<Run>]) -> Value {

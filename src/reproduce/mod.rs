@@ -221,13 +221,13 @@ pub enum ReproduceError {
     Metrics(#[from] MetricsError),
     /// Training.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Train(Box<TrainError>),
     /// Drawing.
     #[error(transparent)]
     Generate(#[from] GenerateError),
     /// The attribute network.
     #[error(transparent)]
-    Attributes(#[from] AttributeError),
+    Attributes(Box<AttributeError>),
     /// A data set that is nowhere.
     #[error("found no {set} in $GMMK_DATA or ./data; give its folder with --data DIR")]
     NoData {
@@ -315,6 +315,20 @@ pub fn caption(findings: &[Finding]) -> String {
         format!("{verdict}: {} ({}).", f.claim, f.evidence)
     };
     findings.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+impl From<TrainError> for ReproduceError {
+    /// Boxed: it is large.
+    fn from(error: TrainError) -> Self {
+        Self::Train(Box::new(error))
+    }
+}
+
+impl From<AttributeError> for ReproduceError {
+    /// Boxed: it is large.
+    fn from(error: AttributeError) -> Self {
+        Self::Attributes(Box::new(error))
+    }
 }
 
 /// The report as JSON: program, command, scale, seed, seconds, findings, numbers.
