@@ -189,7 +189,7 @@ mod tests {
         assert!((end - 3..end).contains(&right), "{right} {end}");
         assert!(bottom < 10 + INK.line());
         // Dark strokes and smooth edges.
-        let values: Vec<u8> = picture.rgb().iter().copied().collect();
+        let values = picture.rgb();
         assert!(values.iter().any(|&v| v < 40) && values.iter().any(|v| (80..200).contains(v)));
     }
 
