@@ -45,7 +45,7 @@ impl Training {
         match scale {
             Scale::Quick => Self {
                 preset: "tiny",
-                steps: 3000,
+                steps: 1500,
                 batch: 16,
                 lr: 1e-3,
             },
@@ -62,7 +62,7 @@ impl Training {
     pub fn classes(scale: Scale) -> Self {
         match scale {
             Scale::Quick => Self {
-                steps: 1500,
+                steps: 1000,
                 ..Self::features(scale)
             },
             Scale::Full => Self {

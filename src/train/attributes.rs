@@ -476,7 +476,7 @@ mod tests {
     fn it_learns_what_a_constant_guess_does_not_know() {
         let folder = tempfile::tempdir().unwrap();
         let (data, pool) = (faces(folder.path()), Arc::new(Pool::new(2).unwrap()));
-        let config = config(DataKind::Faces, None, 250, 1);
+        let config = config(DataKind::Faces, None, 400, 1);
         let mut losses = Vec::new();
         let mut watch = |_, _, loss| {
             losses.push(loss);

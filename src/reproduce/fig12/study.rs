@@ -103,7 +103,7 @@ pub struct Scope {
     pub rates: Vec<f64>,
 }
 
-/// The one rate of plain descent, on the loss summed over the attributes.
+/// The one rate of plain descent, on the loss averaged over the attributes: small for all of them.
 pub const EQUAL_RATE: f64 = 0.1;
 
 const BCE: EntropySpec = EntropySpec {
@@ -206,9 +206,8 @@ impl Scope {
         // As printed the kernel is not normalised: its pull is this much stronger.
         let gain = row_sum();
         let unnormalised = EntropySpec { gain, ..PURE };
-        // The losses are means over the attributes.
-        let equal = EQUAL_RATE * ATTRIBUTES as f64;
-        let grid: Vec<f64> = (0..6).map(|i| equal * f64::from(1 << i)).collect();
+        let equal = EQUAL_RATE;
+        let grid: Vec<f64> = (0..6).map(|i| equal * f64::from(1 << (2 * i))).collect();
         [
             ("bce, equal rate", BCE, vec![equal]),
             ("gated, floor 0, equal rate", unnormalised, vec![equal]),
