@@ -84,8 +84,20 @@ pub struct Finding {
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Location { source, block: [x, y, z], warp, lane, .. } = self.at;
-        write!(f, "vgpu: {}: {} in {}", self.kind.name(), self.text, self.kernel)?;
+        let Location {
+            source,
+            block: [x, y, z],
+            warp,
+            lane,
+            ..
+        } = self.at;
+        write!(
+            f,
+            "vgpu: {}: {} in {}",
+            self.kind.name(),
+            self.text,
+            self.kernel
+        )?;
         write!(f, ", block ({x},{y},{z}), warp {warp}, lane {lane}")?;
         if source.line > 0 {
             write!(f, ", {}:{}", self.file, source.line)?;
@@ -132,6 +144,8 @@ impl Findings {
 
     /// All of them.
     pub fn take(&self) -> Vec<Finding> {
-        std::mem::take(&mut *lock(&self.list)).into_values().collect()
+        std::mem::take(&mut *lock(&self.list))
+            .into_values()
+            .collect()
     }
 }

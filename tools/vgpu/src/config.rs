@@ -46,7 +46,9 @@ impl Config {
     /// The first variable that says nothing useful.
     pub fn from_env() -> Result<Config, String> {
         let mut config = Config::default();
-        let mut vars: Vec<(String, String)> = std::env::vars().filter(|(k, _)| k.starts_with("VGPU_")).collect();
+        let mut vars: Vec<(String, String)> = std::env::vars()
+            .filter(|(k, _)| k.starts_with("VGPU_"))
+            .collect();
         vars.sort();
         for (key, value) in vars {
             config.set(&key[5..], &value)?;
@@ -60,40 +62,114 @@ impl Config {
     ///
     /// No such option, or no such value.
     pub fn set(&mut self, key: &str, value: &str) -> Result<(), String> {
-        let bad = |expected: &str| Err(format!("VGPU_{}={value}: expected {expected}", key.to_ascii_uppercase()));
-        let flag = || match value {
+        let name = key.to_ascii_lowercase();
+        let done = self
+            .set_numbers(&name, value)
+            .or_else(|| self.set_choices(&name, value));
+        match done {
+            Some(Ok(())) => Ok(()),
+            Some(Err(expected)) => Err(format!(
+                "VGPU_{}={value}: expected {expected}",
+                key.to_ascii_uppercase()
+            )),
+            None => Err(format!("no option VGPU_{}", key.to_ascii_uppercase())),
+        }
+    }
+
+    /// Numbers, flags, names and paths. `None` if it is none of them.
+    fn set_numbers(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
+        let number = value.parse::<u64>().ok();
+        let count = number.filter(|n| *n > 0);
+        let flag = match value {
             "1" | "on" => Some(true),
             "0" | "off" | "" => Some(false),
             _ => None,
         };
-        let number = || value.parse::<u64>().ok();
-        let path = || (!value.is_empty()).then(|| value.to_owned());
-        match key.to_ascii_lowercase().as_str() {
-            "device" => self.device = value.to_ascii_lowercase(),
-            "devices" => self.devices = match number() { Some(n) if n > 0 => n as u32, _ => return bad("a number of devices") },
-            "threads" => self.launch.threads = match number() { Some(n) if n > 0 => n as usize, _ => return bad("a number of threads") },
-            "max_inst" => self.launch.max_inst = match number() { Some(n) => n, None => return bad("a number of instructions") },
-            "order" => self.launch.order = match order(value) { Some(o) => o, None => return bad("forward, reverse or random:SEED") },
-            "check" => self.launch.fast = match value { "fast" => true, "full" | "" => false, _ => return bad("full or fast") },
-            "race" => self.launch.race = match value { "global" => true, "" | "off" => false, _ => return bad("global or off") },
-            "nan" => match flag() { Some(f) => self.launch.nan = f, None => return bad("0 or 1") },
-            "mma" => self.launch.truncate = match value {
-                "truncate" => if self.device == "h100" { 16 } else { 8 },
-                "exact" | "" => 0,
-                _ => return bad("exact or truncate"),
-            },
-            "eager" => match flag() { Some(f) => self.eager = f, None => return bad("0 or 1") },
-            "streams" => self.late = match value { "late" => true, "now" | "" => false, _ => return bad("now or late") },
-            "time" => self.host_time = match value { "host" => true, "model" | "" => false, _ => return bad("model or host") },
-            "poison" => self.poison_nan = match value { "nan" => true, "" => false, _ => return bad("nan") },
-            "sticky" => self.sticky_thread = match value { "thread" => true, "context" | "" => false, _ => return bad("context or thread") },
-            "report" => self.report = path(),
-            "stats" => self.stats = path(),
-            "cover" => self.cover = path(),
-            _ => return Err(format!("no option VGPU_{}", key.to_ascii_uppercase())),
-        }
-        Ok(())
+        let path = (!value.is_empty()).then(|| value.to_owned());
+        Some(match key {
+            "device" => {
+                self.device = value.to_ascii_lowercase();
+                Ok(())
+            }
+            "devices" => give(
+                &mut self.devices,
+                count.map(|n| n as u32),
+                "a number of devices",
+            ),
+            "threads" => give(
+                &mut self.launch.threads,
+                count.map(|n| n as usize),
+                "a number of threads",
+            ),
+            "max_inst" => give(
+                &mut self.launch.max_inst,
+                number,
+                "a number of instructions",
+            ),
+            "nan" => give(&mut self.launch.nan, flag, "0 or 1"),
+            "eager" => give(&mut self.eager, flag, "0 or 1"),
+            "report" => give(&mut self.report, Some(path), ""),
+            "stats" => give(&mut self.stats, Some(path), ""),
+            "cover" => give(&mut self.cover, Some(path), ""),
+            _ => return None,
+        })
     }
+
+    /// Options with words for values. `None` if it is none of them.
+    fn set_choices(&mut self, key: &str, value: &str) -> Option<Result<(), &'static str>> {
+        /// Whether the value is the word; `None` if it is neither the word nor the default.
+        fn word(value: &str, word: &str, default: &str) -> Option<bool> {
+            if value == word {
+                Some(true)
+            } else {
+                (value == default || value.is_empty()).then_some(false)
+            }
+        }
+        // Tensor cores add 8 products at once, Hopper's 16.
+        let group = if self.device == "h100" { 16 } else { 8 };
+        let truncate = word(value, "truncate", "exact").map(|t| if t { group } else { 0 });
+        Some(match key {
+            "order" => give(
+                &mut self.launch.order,
+                order(value),
+                "forward, reverse or random:SEED",
+            ),
+            "check" => give(
+                &mut self.launch.fast,
+                word(value, "fast", "full"),
+                "full or fast",
+            ),
+            "race" => give(
+                &mut self.launch.race,
+                word(value, "global", "off"),
+                "global or off",
+            ),
+            "mma" => give(&mut self.launch.truncate, truncate, "exact or truncate"),
+            "streams" => give(&mut self.late, word(value, "late", "now"), "now or late"),
+            "time" => give(
+                &mut self.host_time,
+                word(value, "host", "model"),
+                "model or host",
+            ),
+            "poison" => give(
+                &mut self.poison_nan,
+                word(value, "nan", "off"),
+                "nan or off",
+            ),
+            "sticky" => give(
+                &mut self.sticky_thread,
+                word(value, "thread", "context"),
+                "context or thread",
+            ),
+            _ => return None,
+        })
+    }
+}
+
+/// Sets a field if there is a value for it.
+fn give<T>(field: &mut T, value: Option<T>, expected: &'static str) -> Result<(), &'static str> {
+    *field = value.ok_or(expected)?;
+    Ok(())
 }
 
 fn order(value: &str) -> Option<Order> {
@@ -103,4 +179,35 @@ fn order(value: &str) -> Option<Order> {
         "random" => Order::Random(1),
         _ => Order::Random(value.strip_prefix("random:")?.parse().ok()?),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_and_their_mistakes() {
+        let mut c = Config::default();
+        for (key, value) in [
+            ("order", "random:7"),
+            ("threads", "2"),
+            ("check", "fast"),
+            ("NAN", "1"),
+            ("streams", "late"),
+        ] {
+            c.set(key, value).unwrap();
+        }
+        assert_eq!(c.launch.order, Order::Random(7));
+        assert!(c.launch.threads == 2 && c.launch.fast && c.launch.nan && c.late);
+        assert!(
+            c.set("threads", "0")
+                .unwrap_err()
+                .contains("VGPU_THREADS=0: expected a number of threads")
+        );
+        assert!(
+            c.set("speed", "9")
+                .unwrap_err()
+                .contains("no option VGPU_SPEED")
+        );
+    }
 }

@@ -6,17 +6,61 @@ use crate::decode::kernel::Kernel;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs)]
 pub enum Class {
-    Int, Fp32, Fp16, Fp64, Sfu, Cvt, Mov, Pred, LdGlobal, StGlobal, LdShared, StShared, LdLocal, StLocal, LdParam, LdConst,
-    Generic, Atomic, Async, Ldmatrix, Tensor, Shuffle, Barrier, Branch, Other,
+    Int,
+    Fp32,
+    Fp16,
+    Fp64,
+    Sfu,
+    Cvt,
+    Mov,
+    Pred,
+    LdGlobal,
+    StGlobal,
+    LdShared,
+    StShared,
+    LdLocal,
+    StLocal,
+    LdParam,
+    LdConst,
+    Generic,
+    Atomic,
+    Async,
+    Ldmatrix,
+    Tensor,
+    Shuffle,
+    Barrier,
+    Branch,
+    Other,
 }
 
 impl Class {
     /// All of them, in order.
     pub const ALL: [Class; 25] = [
-        Class::Int, Class::Fp32, Class::Fp16, Class::Fp64, Class::Sfu, Class::Cvt, Class::Mov, Class::Pred, Class::LdGlobal,
-        Class::StGlobal, Class::LdShared, Class::StShared, Class::LdLocal, Class::StLocal, Class::LdParam, Class::LdConst,
-        Class::Generic, Class::Atomic, Class::Async, Class::Ldmatrix, Class::Tensor, Class::Shuffle, Class::Barrier,
-        Class::Branch, Class::Other,
+        Class::Int,
+        Class::Fp32,
+        Class::Fp16,
+        Class::Fp64,
+        Class::Sfu,
+        Class::Cvt,
+        Class::Mov,
+        Class::Pred,
+        Class::LdGlobal,
+        Class::StGlobal,
+        Class::LdShared,
+        Class::StShared,
+        Class::LdLocal,
+        Class::StLocal,
+        Class::LdParam,
+        Class::LdConst,
+        Class::Generic,
+        Class::Atomic,
+        Class::Async,
+        Class::Ldmatrix,
+        Class::Tensor,
+        Class::Shuffle,
+        Class::Barrier,
+        Class::Branch,
+        Class::Other,
     ];
 
     /// Its name in reports.
@@ -109,8 +153,16 @@ impl Counts {
     /// Zeros for a kernel.
     pub fn new(kernel: &Kernel) -> Counts {
         let n = kernel.code.len();
-        let none = Pattern { delta: [0; 32], key: (0, u32::MAX), value: 0 };
-        Counts { lines: vec![Line::default(); n + 1], patterns: vec![none; n + 1], ..Counts::default() }
+        let none = Pattern {
+            delta: [0; 32],
+            key: (0, u32::MAX),
+            value: 0,
+        };
+        Counts {
+            lines: vec![Line::default(); n + 1],
+            patterns: vec![none; n + 1],
+            ..Counts::default()
+        }
     }
 
     /// Adds another worker's.
@@ -137,7 +189,8 @@ impl Counts {
 /// How many different values there are.
 pub fn distinct(values: &mut [u32]) -> u32 {
     if values.is_sorted() {
-        return values.windows(2).filter(|w| w[0] != w[1]).count() as u32 + u32::from(!values.is_empty());
+        return values.windows(2).filter(|w| w[0] != w[1]).count() as u32
+            + u32::from(!values.is_empty());
     }
     values.sort_unstable();
     distinct(values)

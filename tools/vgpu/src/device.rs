@@ -55,8 +55,12 @@ impl Device {
             Some((_, text)) => *text,
             None => {
                 let known: Vec<&str> = TABLES.iter().map(|t| t.0).collect();
-                own = std::fs::read_to_string(name)
-                    .map_err(|e| format!("VGPU_DEVICE={name}: {e}; expected {} or a .toml file", known.join(", ")))?;
+                own = std::fs::read_to_string(name).map_err(|e| {
+                    format!(
+                        "VGPU_DEVICE={name}: {e}; expected {} or a .toml file",
+                        known.join(", ")
+                    )
+                })?;
                 &own
             }
         };
@@ -74,9 +78,21 @@ impl Device {
             (self.registers / per_warp / 4 * 4) / warps
         };
         let reserved = if self.capability[0] >= 8 { 1024 } else { 0 };
-        let by_shared = if shared + reserved == 0 { u32::MAX } else { self.shared_per_sm / (shared + reserved).next_multiple_of(128) };
-        let limits = [(self.blocks, "blocks"), (self.warps / warps, "warps"), (by_registers, "registers"), (by_shared, "shared memory")];
-        limits.into_iter().min_by_key(|l| l.0).unwrap_or((0, "nothing"))
+        let by_shared = if shared + reserved == 0 {
+            u32::MAX
+        } else {
+            self.shared_per_sm / (shared + reserved).next_multiple_of(128)
+        };
+        let limits = [
+            (self.blocks, "blocks"),
+            (self.warps / warps, "warps"),
+            (by_registers, "registers"),
+            (by_shared, "shared memory"),
+        ];
+        limits
+            .into_iter()
+            .min_by_key(|l| l.0)
+            .unwrap_or((0, "nothing"))
     }
 }
 

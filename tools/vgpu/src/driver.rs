@@ -148,7 +148,11 @@ impl Driver {
     fn apply(&mut self) {
         self.machine.options = self.config.launch;
         self.machine.memory.races = self.config.launch.race;
-        self.machine.memory.poison = if self.config.poison_nan { 0xff } else { crate::exec::memory::POISON };
+        self.machine.memory.poison = if self.config.poison_nan {
+            0xff
+        } else {
+            crate::exec::memory::POISON
+        };
     }
 
     /// Changes an option.
@@ -174,7 +178,11 @@ impl Driver {
 
     /// Seconds on the clock that events read.
     pub fn time(&self) -> f64 {
-        if self.config.host_time { self.started.elapsed().as_secs_f64() } else { self.now }
+        if self.config.host_time {
+            self.started.elapsed().as_secs_f64()
+        } else {
+            self.now
+        }
     }
 
     /// The error that an earlier kernel left, if it concerns this thread.
@@ -184,7 +192,11 @@ impl Driver {
     /// That error.
     pub fn healthy(&self) -> Result<(), u32> {
         match self.error {
-            Some((code, thread)) if !self.config.sticky_thread || thread == std::thread::current().id() => Err(code),
+            Some((code, thread))
+                if !self.config.sticky_thread || thread == std::thread::current().id() =>
+            {
+                Err(code)
+            }
             _ => Ok(()),
         }
     }
@@ -197,7 +209,9 @@ impl Driver {
 
     /// This thread's findings.
     pub fn findings(&self) -> &[Finding] {
-        self.findings.get(&std::thread::current().id()).map_or(&[], |f| f)
+        self.findings
+            .get(&std::thread::current().id())
+            .map_or(&[], |f| f)
     }
 
     /// Checks a launch against the device's and the kernel's limits.
@@ -209,22 +223,38 @@ impl Driver {
         let kernel = function.kernel()?;
         let threads = shape.block.iter().map(|n| u64::from(*n)).product::<u64>();
         let [gx, gy, gz] = shape.grid;
-        if threads == 0 || gx == 0 || gy == 0 || gz == 0 || gy > 65_535 || gz > 65_535 || gx > i32::MAX as u32 {
+        if threads == 0
+            || gx == 0
+            || gy == 0
+            || gz == 0
+            || gy > 65_535
+            || gz > 65_535
+            || gx > i32::MAX as u32
+        {
             return Err(code::INVALID_VALUE);
         }
         if threads > 1024 || shape.block[2] > 64 {
             return Err(code::INVALID_VALUE);
         }
         let total = |d: [u32; 3]| d.iter().map(|n| u64::from(*n)).product::<u64>();
-        if kernel.maxntid.is_some_and(|d| threads > total(d)) || kernel.reqntid.is_some_and(|d| d != shape.block) {
+        if kernel.maxntid.is_some_and(|d| threads > total(d))
+            || kernel.reqntid.is_some_and(|d| d != shape.block)
+        {
             return Err(code::LAUNCH_RESOURCES);
         }
-        let allowed = function.dynamic.max((48 << 10) - kernel.shared_bytes.min(48 << 10));
-        if shape.dynamic > allowed || kernel.shared_bytes + shape.dynamic > self.device.shared_per_block {
+        let allowed = function
+            .dynamic
+            .max((48 << 10) - kernel.shared_bytes.min(48 << 10));
+        if shape.dynamic > allowed
+            || kernel.shared_bytes + shape.dynamic > self.device.shared_per_block
+        {
             return Err(code::INVALID_VALUE);
         }
         if shape.cooperative {
-            let resident = self.device.resident(threads as u32, 0, kernel.shared_bytes + shape.dynamic).0;
+            let resident = self
+                .device
+                .resident(threads as u32, 0, kernel.shared_bytes + shape.dynamic)
+                .0;
             if total(shape.grid) > u64::from(resident * self.device.sms) {
                 return Err(720);
             }
@@ -234,24 +264,44 @@ impl Driver {
 
     /// Executes a kernel now.
     pub fn execute(&mut self, function: &Function, shape: Shape, params: &[u8]) {
-        let Ok(kernel) = function.kernel() else { return };
+        let Ok(kernel) = function.kernel() else {
+            return;
+        };
         let outcome = self.machine.launch(&function.module, kernel, shape, params);
         let text = &function.module.text;
         let thread = std::thread::current().id();
         self.report(&outcome.findings);
-        self.findings.entry(thread).or_default().extend(outcome.findings);
+        self.findings
+            .entry(thread)
+            .or_default()
+            .extend(outcome.findings);
         if outcome.error != 0 {
             self.error.get_or_insert((outcome.error, thread));
         }
         if self.config.cover.is_some() {
-            for (pc, line) in outcome.counts.lines.iter().enumerate().take(kernel.code.len()) {
+            for (pc, line) in outcome
+                .counts
+                .lines
+                .iter()
+                .enumerate()
+                .take(kernel.code.len())
+            {
                 let ptx = kernel.source[pc].ptx;
-                let entry = self.cover.entry((kernel.name.clone(), ptx)).or_insert_with(|| (0, text.line(ptx).to_owned()));
+                let entry = self
+                    .cover
+                    .entry((kernel.name.clone(), ptx))
+                    .or_insert_with(|| (0, text.line(ptx).to_owned()));
                 entry.0 += line.runs;
             }
             self.write_cover();
         }
-        let summary = stats::Summary::new(kernel, &function.module, shape, &outcome.counts, &self.device);
+        let summary = stats::Summary::new(
+            kernel,
+            &function.module,
+            shape,
+            &outcome.counts,
+            &self.device,
+        );
         self.now += summary.seconds + 1.2e-6;
         if let Some(path) = &self.config.stats {
             append(path, &summary.json());
@@ -272,10 +322,19 @@ impl Driver {
 
     /// Lines that no launch has executed, whenever a launch has ended.
     fn write_cover(&self) {
-        let Some(path) = &self.config.cover else { return };
-        let mut missing: Vec<_> = self.cover.iter().filter(|(_, (runs, _))| *runs == 0).collect();
+        let Some(path) = &self.config.cover else {
+            return;
+        };
+        let mut missing: Vec<_> = self
+            .cover
+            .iter()
+            .filter(|(_, (runs, _))| *runs == 0)
+            .collect();
         missing.sort();
-        let lines: Vec<String> = missing.iter().map(|((kernel, line), (_, text))| format!("{kernel}:{line}: {text}\n")).collect();
+        let lines: Vec<String> = missing
+            .iter()
+            .map(|((kernel, line), (_, text))| format!("{kernel}:{line}: {text}\n"))
+            .collect();
         if let Err(e) = std::fs::write(path, lines.concat()) {
             eprintln!("vgpu: {path}: {e}");
         }
@@ -291,21 +350,37 @@ impl Driver {
         let (done, bytes) = match *work {
             // SAFETY: the caller of the copy promised that the host range is there until the copy is done.
             Work::ToDevice { to, from, len } => (memory.write(to, unsafe { host(from, len) }), len),
-            // SAFETY: as above.
-            Work::ToHost { to, from, len } => (memory.read(from, unsafe { host_mut(to, len) }), len),
-            Work::Within { to, from, len } => (memory.copy(to, from, len), len),
-            Work::Fill { to, value, width, count } => {
-                (memory.fill(to, &value.to_le_bytes()[..width as usize], count), u64::from(width) * count)
+            Work::ToHost { to, from, len } => {
+                // SAFETY: as above.
+                let bytes = unsafe { host_mut(to, len) };
+                (memory.read(from, bytes), len)
             }
+            Work::Within { to, from, len } => (memory.copy(to, from, len), len),
+            Work::Fill {
+                to,
+                value,
+                width,
+                count,
+            } => (
+                memory.fill(to, &value.to_le_bytes()[..width as usize], count),
+                u64::from(width) * count,
+            ),
             _ => (true, 0),
         };
         self.now += bytes as f64 / (self.device.dram_gb_per_s * 1e9) + 1e-6;
-        if done { Ok(()) } else { Err(code::INVALID_VALUE) }
+        if done {
+            Ok(())
+        } else {
+            Err(code::INVALID_VALUE)
+        }
     }
 }
 
 fn append(path: &str, line: &str) {
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path);
     if let Err(e) = file.and_then(|mut f| writeln!(f, "{line}")) {
         eprintln!("vgpu: {path}: {e}");
     }

@@ -23,7 +23,12 @@ pub struct Shape {
 impl Shape {
     /// A grid of one dimension.
     pub fn linear(blocks: u32, threads: u32) -> Shape {
-        Shape { grid: [blocks, 1, 1], block: [threads, 1, 1], dynamic: 0, cooperative: false }
+        Shape {
+            grid: [blocks, 1, 1],
+            block: [threads, 1, 1],
+            dynamic: 0,
+            cooperative: false,
+        }
     }
 }
 
@@ -51,7 +56,11 @@ pub struct Machine {
 impl Machine {
     /// A device with `total` bytes.
     pub fn new(total: u64) -> Machine {
-        Machine { memory: Memory::new(total), options: Options::default(), epoch: 0 }
+        Machine {
+            memory: Memory::new(total),
+            options: Options::default(),
+            epoch: 0,
+        }
     }
 
     /// Loads PTX.
@@ -64,7 +73,13 @@ impl Machine {
     }
 
     /// Launches a kernel with the bytes of its parameters.
-    pub fn launch(&mut self, module: &Loaded, kernel: &Kernel, shape: Shape, params: &[u8]) -> Outcome {
+    pub fn launch(
+        &mut self,
+        module: &Loaded,
+        kernel: &Kernel,
+        shape: Shape,
+        params: &[u8],
+    ) -> Outcome {
         self.epoch = self.epoch.wrapping_add(1);
         if self.epoch == 0 {
             self.memory.forget_touches();
@@ -88,7 +103,11 @@ impl Machine {
             Ok(counts) => (counts, 0),
             Err((counts, code)) => (counts, code),
         };
-        Outcome { counts, findings: launch.findings.take(), error }
+        Outcome {
+            counts,
+            findings: launch.findings.take(),
+            error,
+        }
     }
 
     /// Launches a kernel by name with 64-bit parameters.
@@ -96,8 +115,19 @@ impl Machine {
     /// # Errors
     ///
     /// No such kernel, or one that cannot be decoded.
-    pub fn call(&mut self, module: &Loaded, name: &str, shape: Shape, params: &[u64]) -> Result<Outcome, String> {
-        let kernel = module.kernels.get(name).ok_or_else(|| format!("no kernel {name}"))?.as_ref().map_err(Clone::clone)?;
+    pub fn call(
+        &mut self,
+        module: &Loaded,
+        name: &str,
+        shape: Shape,
+        params: &[u64],
+    ) -> Result<Outcome, String> {
+        let kernel = module
+            .kernels
+            .get(name)
+            .ok_or_else(|| format!("no kernel {name}"))?
+            .as_ref()
+            .map_err(Clone::clone)?;
         let mut bytes = vec![0; kernel.param_bytes as usize];
         for (p, value) in kernel.params.iter().zip(params) {
             let (at, len) = (p.offset as usize, (p.size as usize).min(8));

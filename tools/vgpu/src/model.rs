@@ -52,44 +52,72 @@ fn larger(a: (f64, &'static str), b: (f64, &'static str)) -> (f64, &'static str)
     if b.0 > a.0 { b } else { a }
 }
 
-/// The time of one launch.
-pub fn time(load: &Load, d: &Device) -> Time {
-    let sms = f64::from(d.sms);
-    // Blocks that share an SM also share its pipes; the last wave counts whole.
-    let resident = f64::from(load.resident).min((load.blocks as f64 / sms).ceil()).max(1.0);
+/// The busiest pipe of an SM, in clocks of one block.
+fn compute(load: &Load, d: &Device) -> (f64, &'static str) {
     let pipe = |count: f64, lanes: f64| count * 32.0 / lanes;
     let tensor_rate = d.tensor_flop * d.mma_share * d.eta_tensor;
-    let compute = [
+    [
         (load.tensor_flop / tensor_rate, "tensor cores"),
         (load.issued / d.issue_slots, "issue"),
         (pipe(load.fp32, d.fp32_lanes), "fp32"),
         (pipe(load.int, d.int_lanes), "integer"),
-        (pipe(load.sfu, d.sfu_lanes), "special functions and conversions"),
+        (
+            pipe(load.sfu, d.sfu_lanes),
+            "special functions and conversions",
+        ),
         (pipe(load.fp64, d.fp64_lanes), "fp64"),
         (pipe(load.fp16, d.fp16_lanes), "fp16"),
-        (load.waves * 128.0 / d.shared_bytes_per_clock, "shared memory"),
+        (
+            load.waves * 128.0 / d.shared_bytes_per_clock,
+            "shared memory",
+        ),
     ]
     .into_iter()
-    .fold((0.0, "nothing"), larger);
-    let busy = sms.min(load.blocks as f64);
+    .fold((0.0, "nothing"), larger)
+}
+
+/// The slower of L2 and DRAM, in clocks of one block when `busy` SMs share them.
+fn memory(load: &Load, d: &Device, busy: f64) -> (f64, &'static str) {
     let dram_per_clock = d.eta_dram * d.dram_gb_per_s / d.clock_ghz;
-    let fits = load.unique_bytes < 0.8 * d.l2_bytes as f64;
     let l2 = (32.0 * load.sectors * busy / d.l2_bytes_per_clock, "L2");
-    let dram = (load.unique_bytes / load.blocks.max(1) as f64 * busy / dram_per_clock, if fits { "DRAM (cold)" } else { "DRAM" });
-    let memory = larger(l2, dram);
-    let (most, least) = if compute.0 > memory.0 { (compute, memory) } else { (memory, compute) };
-    let main = if load.overlapped { most.0 } else { most.0 + least.0 };
-    let latency = load.requests * LATENCY / (f64::from(load.warps.max(1)) * IN_FLIGHT);
+    let bytes = load.unique_bytes / load.blocks.max(1) as f64;
+    larger(l2, (bytes * busy / dram_per_clock, "DRAM"))
+}
+
+/// The time of one launch.
+pub fn time(load: &Load, d: &Device) -> Time {
+    let sms = f64::from(d.sms);
+    // Blocks that share an SM also share its pipes; the last wave counts whole.
+    let per_sm = (load.blocks as f64 / sms).ceil();
+    let resident = f64::from(load.resident).min(per_sm).max(1.0);
+    let busy = sms.min(load.blocks as f64);
+    let (a, b) = (compute(load, d), memory(load, d, busy));
+    let (most, least) = if a.0 > b.0 { (a, b) } else { (b, a) };
+    let main = if load.overlapped {
+        most.0
+    } else {
+        most.0 + least.0
+    };
     let atomic = load.atomic_sectors * busy / d.atomic_slices;
-    let pipes = resident * (main + atomic);
-    let (clocks, limit) = [(pipes, most.1), (latency, "latency"), (resident * atomic * 2.0, "atomics")]
-        .into_iter()
-        .fold((0.0, "nothing"), larger);
+    let latency = load.requests * LATENCY / (f64::from(load.warps.max(1)) * IN_FLIGHT);
+    let limit = if atomic > main { "atomics" } else { most.1 };
+    let (clocks, limit) = larger((resident * (main + atomic), limit), (latency, "latency"));
     let waves = (load.blocks as f64 / (sms * resident)).ceil().max(1.0);
-    let floor = load.unique_bytes / (d.eta_dram * d.dram_gb_per_s * 1e9);
     let seconds = (waves * clocks + FILL) / (d.clock_ghz * 1e9);
-    let limit = if FILL > waves * clocks { "launch" } else { limit };
-    if floor > seconds { Time { seconds: floor, limit: "DRAM" } } else { Time { seconds, limit } }
+    let limit = if FILL > waves * clocks {
+        "launch"
+    } else {
+        limit
+    };
+    let floor = load.unique_bytes / (d.eta_dram * d.dram_gb_per_s * 1e9);
+    if floor > seconds {
+        Time {
+            seconds: floor,
+            limit: "DRAM",
+        }
+    } else {
+        Time { seconds, limit }
+    }
 }
 
 #[cfg(test)]
@@ -114,7 +142,10 @@ mod tests {
             ..Load::default()
         };
         let t = time(&load, &d);
-        assert!(t.limit == "tensor cores" && (t.seconds / 0.986e-3 - 1.0).abs() < 0.15, "{t:?}");
+        assert!(
+            t.limit == "tensor cores" && (t.seconds / 0.986e-3 - 1.0).abs() < 0.15,
+            "{t:?}"
+        );
     }
 
     /// A copy is as fast as DRAM, and says so.
@@ -134,6 +165,9 @@ mod tests {
         let t = time(&load, &d);
         assert_eq!(t.limit, "DRAM");
         // 3.0 TB/s were measured on such a device.
-        assert!((2.0 * bytes / t.seconds / 3.0e12 - 1.0).abs() < 0.1, "{t:?}");
+        assert!(
+            (2.0 * bytes / t.seconds / 3.0e12 - 1.0).abs() < 0.1,
+            "{t:?}"
+        );
     }
 }

@@ -16,7 +16,12 @@ pub struct Nvrtc {
 pub const ADVICE: &str = "NVRTC is not found: run tools/test, or `pip install nvidia-cuda-nvrtc`, or point GMMK_NVRTC at libnvrtc.so";
 
 /// Names of the library, newest first.
-const NAMES: [&str; 4] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "libnvrtc.so.11.2"];
+const NAMES: [&str; 4] = [
+    "libnvrtc.so.13",
+    "libnvrtc.so.12",
+    "libnvrtc.so",
+    "libnvrtc.so.11.2",
+];
 
 fn in_folder(dir: &Path) -> Option<PathBuf> {
     NAMES.iter().map(|n| dir.join(n)).find(|p| p.is_file())
@@ -24,10 +29,17 @@ fn in_folder(dir: &Path) -> Option<PathBuf> {
 
 /// Site-packages under a prefix: the folders of NVIDIA's wheels.
 fn wheels(prefix: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = std::fs::read_dir(prefix.join("lib")) else { return Vec::new() };
-    let pythons = entries.flatten().map(|e| e.path()).filter(|p| p.to_string_lossy().contains("python3"));
+    let Ok(entries) = std::fs::read_dir(prefix.join("lib")) else {
+        return Vec::new();
+    };
+    let pythons = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.to_string_lossy().contains("python3"));
     pythons
-        .flat_map(|p| ["cu13/lib", "cuda_nvrtc/lib"].map(|d| p.join("site-packages/nvidia").join(d)))
+        .flat_map(|p| {
+            ["cu13/lib", "cuda_nvrtc/lib"].map(|d| p.join("site-packages/nvidia").join(d))
+        })
         .collect()
 }
 
@@ -42,10 +54,16 @@ fn folders() -> Vec<PathBuf> {
         out.extend(std::env::split_paths(&path));
     }
     if let Ok(entries) = std::fs::read_dir("/usr/local") {
-        let cuda = entries.flatten().map(|e| e.path()).filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("cuda")));
+        let cuda = entries.flatten().map(|e| e.path()).filter(|p| {
+            p.file_name()
+                .is_some_and(|n| n.to_string_lossy().starts_with("cuda"))
+        });
         out.extend(cuda.map(|p| p.join("lib64")));
     }
-    let mut prefixes: Vec<PathBuf> = [var("VIRTUAL_ENV"), var("CONDA_PREFIX")].into_iter().flatten().collect();
+    let mut prefixes: Vec<PathBuf> = [var("VIRTUAL_ENV"), var("CONDA_PREFIX")]
+        .into_iter()
+        .flatten()
+        .collect();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let python = std::env::split_paths(&path).find(|d| d.join("python3").is_file());
     prefixes.extend(python.and_then(|d| d.parent().map(Path::to_path_buf)));
@@ -64,8 +82,14 @@ impl Nvrtc {
     /// One line that says how to get it.
     pub fn find() -> Result<Nvrtc, String> {
         if let Some(given) = std::env::var_os("GMMK_NVRTC").map(PathBuf::from) {
-            let file = if given.is_dir() { in_folder(&given) } else { Some(given.clone()).filter(|p| p.is_file()) };
-            return Nvrtc::open(&file.ok_or_else(|| format!("GMMK_NVRTC={}: no NVRTC there", given.display()))?);
+            let file = if given.is_dir() {
+                in_folder(&given)
+            } else {
+                Some(given.clone()).filter(|p| p.is_file())
+            };
+            return Nvrtc::open(
+                &file.ok_or_else(|| format!("GMMK_NVRTC={}: no NVRTC there", given.display()))?,
+            );
         }
         if let Some(file) = folders().iter().find_map(|d| in_folder(d)) {
             return Nvrtc::open(&file);
@@ -73,17 +97,26 @@ impl Nvrtc {
         // What the loader finds by itself.
         let found = NAMES.iter().find_map(|n| {
             // SAFETY: loading NVRTC runs its initialisers, which need nothing.
-            unsafe { Library::new(*n) }.ok().map(|library| Nvrtc { library, path: n.into() })
+            unsafe { Library::new(*n) }.ok().map(|library| Nvrtc {
+                library,
+                path: n.into(),
+            })
         });
         found.ok_or_else(|| ADVICE.to_owned())
     }
 
     /// Opens a file by its real path: its companions are looked for beside it.
     fn open(path: &Path) -> Result<Nvrtc, String> {
-        let real = path.canonicalize().map_err(|e| format!("{}: {e}", path.display()))?;
+        let real = path
+            .canonicalize()
+            .map_err(|e| format!("{}: {e}", path.display()))?;
         // SAFETY: as above.
-        let library = unsafe { Library::new(&real) }.map_err(|e| format!("{}: {e}", real.display()))?;
-        Ok(Nvrtc { library, path: real })
+        let library =
+            unsafe { Library::new(&real) }.map_err(|e| format!("{}: {e}", real.display()))?;
+        Ok(Nvrtc {
+            library,
+            path: real,
+        })
     }
 
     /// Compiles CUDA source to PTX.
@@ -99,17 +132,35 @@ impl Nvrtc {
         // SAFETY: NVRTC's functions with the arguments that it documents.
         unsafe {
             let mut program: Program = std::ptr::null_mut();
-            type Create = unsafe extern "C" fn(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> u32;
+            type Create = unsafe extern "C" fn(
+                *mut Program,
+                *const c_char,
+                *const c_char,
+                c_int,
+                *const *const c_char,
+                *const *const c_char,
+            ) -> u32;
             let create = self.get::<Create>(b"nvrtcCreateProgram")?;
-            self.check(create(&mut program, source.as_ptr(), file.as_ptr(), 0, std::ptr::null(), std::ptr::null()))?;
-            let compile = self.get::<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> u32>(b"nvrtcCompileProgram")?;
+            self.check(create(
+                &mut program,
+                source.as_ptr(),
+                file.as_ptr(),
+                0,
+                std::ptr::null(),
+                std::ptr::null(),
+            ))?;
+            let compile = self
+                .get::<unsafe extern "C" fn(Program, c_int, *const *const c_char) -> u32>(
+                    b"nvrtcCompileProgram",
+                )?;
             let code = compile(program, pointers.len() as c_int, pointers.as_ptr());
             let result = if code == 0 {
                 self.output(program, b"nvrtcGetPTXSize", b"nvrtcGetPTX")
             } else {
                 Err(self.output(program, b"nvrtcGetProgramLogSize", b"nvrtcGetProgramLog")?)
             };
-            let destroy = self.get::<unsafe extern "C" fn(*mut Program) -> u32>(b"nvrtcDestroyProgram")?;
+            let destroy =
+                self.get::<unsafe extern "C" fn(*mut Program) -> u32>(b"nvrtcDestroyProgram")?;
             destroy(&mut program);
             result
         }
@@ -126,19 +177,32 @@ impl Nvrtc {
         }
         // SAFETY: returns a string that stays.
         let words = unsafe {
-            let get = self.get::<unsafe extern "C" fn(u32) -> *const c_char>(b"nvrtcGetErrorString")?;
+            let get =
+                self.get::<unsafe extern "C" fn(u32) -> *const c_char>(b"nvrtcGetErrorString")?;
             CStr::from_ptr(get(code)).to_string_lossy().into_owned()
         };
         Err(format!("NVRTC: {words}"))
     }
 
-    unsafe fn output(&self, program: Program, size_of: &[u8], get: &[u8]) -> Result<String, String> {
+    unsafe fn output(
+        &self,
+        program: Program,
+        size_of: &[u8],
+        get: &[u8],
+    ) -> Result<String, String> {
         let mut size = 0usize;
         // SAFETY: NVRTC's functions with the arguments that it documents.
         unsafe {
-            self.check(self.get::<unsafe extern "C" fn(Program, *mut usize) -> u32>(size_of)?(program, &mut size))?;
+            self.check(self
+                .get::<unsafe extern "C" fn(Program, *mut usize) -> u32>(size_of)?(
+                program, &mut size,
+            ))?;
             let mut bytes = vec![0u8; size];
-            self.check(self.get::<unsafe extern "C" fn(Program, *mut c_char) -> u32>(get)?(program, bytes.as_mut_ptr().cast()))?;
+            self.check(self
+                .get::<unsafe extern "C" fn(Program, *mut c_char) -> u32>(get)?(
+                program,
+                bytes.as_mut_ptr().cast(),
+            ))?;
             while bytes.last() == Some(&0) {
                 bytes.pop();
             }

@@ -49,9 +49,14 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         let at = PathBuf::from(nvrtc);
         folders.extend(at.ancestors().take(3).map(|p| p.join("bin")));
     }
-    folders.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+    folders.extend(std::env::split_paths(
+        &std::env::var_os("PATH").unwrap_or_default(),
+    ));
     folders.push(PathBuf::from("/usr/local/cuda/bin"));
-    folders.into_iter().map(|d| d.join(name)).find(|p| p.is_file())
+    folders
+        .into_iter()
+        .map(|d| d.join(name))
+        .find(|p| p.is_file())
 }
 
 /// Every kernel of a module, by name.
@@ -61,7 +66,9 @@ pub fn tool(name: &str) -> Option<PathBuf> {
 /// No ptxas or nvdisasm, or what they said.
 pub fn analyse(ptx: &str, target: &str) -> Result<HashMap<String, KernelSass>, String> {
     let (Some(ptxas), Some(nvdisasm)) = (tool("ptxas"), tool("nvdisasm")) else {
-        return Err("no ptxas or nvdisasm (pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm)".to_owned());
+        return Err(
+            "no ptxas or nvdisasm (pip install nvidia-cuda-nvcc nvidia-cuda-nvdisasm)".to_owned(),
+        );
     };
     let dir = std::env::temp_dir().join(format!("vgpu-{}-{:x}", std::process::id(), hash(ptx)));
     std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
@@ -71,26 +78,55 @@ pub fn analyse(ptx: &str, target: &str) -> Result<HashMap<String, KernelSass>, S
 }
 
 fn hash(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| {
+        (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
-fn in_folder(dir: &Path, ptx: &str, target: &str, ptxas: &Path, nvdisasm: &Path) -> Result<HashMap<String, KernelSass>, String> {
-    let write = |name: &str, text: &str| std::fs::write(dir.join(name), text).map_err(|e| format!("{name}: {e}"));
+fn in_folder(
+    dir: &Path,
+    ptx: &str,
+    target: &str,
+    ptxas: &Path,
+    nvdisasm: &Path,
+) -> Result<HashMap<String, KernelSass>, String> {
+    let write = |name: &str, text: &str| {
+        std::fs::write(dir.join(name), text).map_err(|e| format!("{name}: {e}"))
+    };
     write("k.ptx", ptx)?;
-    let plain = run(Command::new(ptxas).current_dir(dir).args(["-v", &format!("-arch={target}"), "k.ptx", "-o", "plain.cubin"]))?;
+    let plain = run(Command::new(ptxas).current_dir(dir).args([
+        "-v",
+        &format!("-arch={target}"),
+        "k.ptx",
+        "-o",
+        "plain.cubin",
+    ]))?;
     let mut kernels = resources(&plain);
     // Lines may change the schedule: registers come from the build without them.
     write("lines.ptx", &with_lines(ptx))?;
-    run(Command::new(ptxas).current_dir(dir).args(["-lineinfo", &format!("-arch={target}"), "lines.ptx", "-o", "lines.cubin"]))?;
-    let text = run(Command::new(nvdisasm).current_dir(dir).args(["-c", "-g", "lines.cubin"]))?;
+    run(Command::new(ptxas).current_dir(dir).args([
+        "-lineinfo",
+        &format!("-arch={target}"),
+        "lines.ptx",
+        "-o",
+        "lines.cubin",
+    ]))?;
+    let text = run(Command::new(nvdisasm)
+        .current_dir(dir)
+        .args(["-c", "-g", "lines.cubin"]))?;
     place(&text, &mut kernels);
     Ok(kernels)
 }
 
 fn run(command: &mut Command) -> Result<String, String> {
     let out = command.output().map_err(|e| format!("{command:?}: {e}"))?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
-    if out.status.success() { Ok(text) } else { Err(format!("{command:?}: {text}")) }
+    let text =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    if out.status.success() {
+        Ok(text)
+    } else {
+        Err(format!("{command:?}: {text}"))
+    }
 }
 
 /// The module with its own line numbers before every statement, and without others.
@@ -120,7 +156,8 @@ fn with_lines(ptx: &str) -> String {
             out += "\n.file 1 \"k.ptx\"\n";
             continue;
         }
-        let statement = depth > 0 && (t.starts_with(|c: char| c.is_ascii_alphabetic()) || t.starts_with('@'));
+        let statement =
+            depth > 0 && (t.starts_with(|c: char| c.is_ascii_alphabetic()) || t.starts_with('@'));
         if statement && !t.contains(": ") && !t.ends_with(':') && !t.starts_with("$") {
             out += &format!(".loc 1 {} 0\n", n + 1);
         }
@@ -137,7 +174,12 @@ fn resources(text: &str) -> HashMap<String, KernelSass> {
     let mut name = String::new();
     let number = |line: &str, word: &str| -> Option<u32> {
         let before = line.split(word).next()?;
-        before.trim_end().rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+        before
+            .trim_end()
+            .rsplit(|c: char| !c.is_ascii_digit())
+            .next()?
+            .parse()
+            .ok()
     };
     for line in text.lines() {
         if let Some(quoted) = line.split('\'').nth(1)
@@ -146,11 +188,18 @@ fn resources(text: &str) -> HashMap<String, KernelSass> {
             name = quoted.to_owned();
             kernels.entry(name.clone()).or_default();
         }
-        let Some(kernel) = kernels.get_mut(&name) else { continue };
+        let Some(kernel) = kernels.get_mut(&name) else {
+            continue;
+        };
         if line.contains("bytes spill stores") {
-            kernel.spills = number(line, " bytes spill stores").unwrap_or(0) + number(line, " bytes spill loads").unwrap_or(0);
+            kernel.spills = number(line, " bytes spill stores").unwrap_or(0)
+                + number(line, " bytes spill loads").unwrap_or(0);
         }
-        if let Some(r) = line.contains(" registers").then(|| number(line, " registers")).flatten() {
+        if let Some(r) = line
+            .contains(" registers")
+            .then(|| number(line, " registers"))
+            .flatten()
+        {
             kernel.registers = r;
         }
     }
@@ -170,15 +219,35 @@ fn place(text: &str, kernels: &mut HashMap<String, KernelSass>) {
             continue;
         }
         if t.starts_with("//##") {
-            at = t.split("line ").nth(1).and_then(|s| s.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
+            at = t
+                .split("line ")
+                .nth(1)
+                .and_then(|s| s.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok());
             continue;
         }
-        let Some(kernel) = kernels.get_mut(&name) else { continue };
+        let Some(kernel) = kernels.get_mut(&name) else {
+            continue;
+        };
         // /*0010*/   @!P0 IMAD.MOV R1, ... ;
-        let Some(rest) = t.strip_prefix("/*").and_then(|s| s.split_once("*/")).map(|s| s.1.trim()) else { continue };
-        let op = rest.split_whitespace().find(|w| !w.starts_with('@')).unwrap_or("").trim_end_matches(';');
+        let Some(rest) = t
+            .strip_prefix("/*")
+            .and_then(|s| s.split_once("*/"))
+            .map(|s| s.1.trim())
+        else {
+            continue;
+        };
+        let op = rest
+            .split_whitespace()
+            .find(|w| !w.starts_with('@'))
+            .unwrap_or("")
+            .trim_end_matches(';');
         let op = op.split('.').next().unwrap_or("");
-        if op.is_empty() || !op.bytes().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit()) || op == "NOP" {
+        if op.is_empty()
+            || !op
+                .bytes()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit())
+            || op == "NOP"
+        {
             continue;
         }
         let Some(line) = at else {

@@ -8,7 +8,6 @@ use crate::machine::Shape;
 use crate::model::{self, Load};
 use crate::sass::KernelSass;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// A launch's counters, summed.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +52,13 @@ pub struct Summary {
 
 impl Summary {
     /// Sums up a launch. SASS counts where the module has been disassembled.
-    pub fn new(kernel: &Kernel, module: &Loaded, shape: Shape, counts: &Counts, device: &Device) -> Summary {
+    pub fn new(
+        kernel: &Kernel,
+        module: &Loaded,
+        shape: Shape,
+        counts: &Counts,
+        device: &Device,
+    ) -> Summary {
         let mut s = Summary {
             kernel: kernel.name.clone(),
             device: device.name.clone(),
@@ -106,16 +111,27 @@ impl Summary {
         self.classes.get(class.name()).copied().unwrap_or(0) as f64
     }
 
-    fn model(&mut self, kernel: &Kernel, counts: &Counts, device: &Device, sass: Option<&KernelSass>) {
+    fn model(
+        &mut self,
+        kernel: &Kernel,
+        counts: &Counts,
+        device: &Device,
+        sass: Option<&KernelSass>,
+    ) {
         self.registers = sass.map(|k| k.registers);
         self.spills = sass.map(|k| k.spills);
         if let Some(k) = sass {
             self.sass = k.executed(kernel, counts);
         }
         let threads = self.block.iter().product();
-        (self.resident, self.limited_by) = device.resident(threads, self.registers.unwrap_or(0), self.shared_bytes);
+        (self.resident, self.limited_by) =
+            device.resident(threads, self.registers.unwrap_or(0), self.shared_bytes);
         let n = self.blocks.max(1) as f64;
-        let issued = if self.sass.is_empty() { self.inst } else { self.sass.values().sum() };
+        let issued = if self.sass.is_empty() {
+            self.inst
+        } else {
+            self.sass.values().sum()
+        };
         let sectors = (self.loads.sectors + self.stores.sectors + self.copies.sectors) as f64;
         let load = Load {
             blocks: self.blocks,
@@ -138,7 +154,9 @@ impl Summary {
         let time = model::time(&load, device);
         (self.seconds, self.limit) = (time.seconds, time.limit);
         self.of_peak = if self.mma_flop > 0 {
-            self.mma_flop as f64 / time.seconds / (device.tensor_flop * f64::from(device.sms) * device.clock_ghz * 1e9)
+            self.mma_flop as f64
+                / time.seconds
+                / (device.tensor_flop * f64::from(device.sms) * device.clock_ghz * 1e9)
         } else {
             load.unique_bytes / time.seconds / (device.dram_gb_per_s * 1e9)
         };
@@ -146,49 +164,87 @@ impl Summary {
 
     /// As one line of JSON.
     pub fn json(&self) -> String {
-        let mut out = String::from("{");
-        let mut put = |key: &str, value: String| {
-            let comma = if out.len() > 1 { "," } else { "" };
-            let _ = write!(out, "{comma}\"{key}\":{value}");
-        };
-        let text = |s: &str| format!("\"{}\"", s.replace('\\', "\\\\").replace('"', "\\\""));
-        let map = |m: Vec<(String, u64)>| {
-            let items: Vec<String> = m.iter().map(|(k, v)| format!("\"{k}\":{v}")).collect();
-            format!("{{{}}}", items.join(","))
-        };
-        put("kernel", text(&self.kernel));
-        put("device", text(&self.device));
-        put("grid", format!("{:?}", self.grid));
-        put("block", format!("{:?}", self.block));
-        put("inst", self.inst.to_string());
-        put("lane_inst", self.lane_inst.to_string());
-        put("simd_eff", format!("{:.4}", self.lane_inst as f64 / (32.0 * self.inst.max(1) as f64)));
-        put("classes", map(self.classes.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect()));
-        put("mma_ops", self.mma_ops.to_string());
-        put("mma_flop", self.mma_flop.to_string());
-        for (name, line) in [("ld", &self.loads), ("st", &self.stores), ("atom", &self.atomics), ("cp_async", &self.copies)] {
-            put(&format!("{name}_req"), line.requests.to_string());
-            put(&format!("{name}_sect"), line.sectors.to_string());
-            put(&format!("{name}_bytes"), line.bytes.to_string());
-        }
-        put("atom_addr", self.atomics.addresses.to_string());
-        put("sh_req", self.shared.to_string());
-        put("sh_wave", self.waves.to_string());
-        put("bank_conflict", (self.waves - self.ideal_waves.min(self.waves)).to_string());
-        put("divergent", self.divergent.to_string());
-        put("unique_read", self.unique_read.to_string());
-        put("unique_written", self.unique_written.to_string());
-        put("block_max_inst", self.longest_block.to_string());
-        put("shared_bytes", self.shared_bytes.to_string());
-        put("registers", self.registers.map_or("null".to_owned(), |r| r.to_string()));
-        put("spills", self.spills.map_or("null".to_owned(), |r| r.to_string()));
-        put("resident_blocks", self.resident.to_string());
-        put("resident_limit", text(self.limited_by));
-        put("sass", map(self.sass.iter().map(|(k, v)| (k.clone(), *v)).collect()));
-        put("modelled_us", format!("{:.4}", self.seconds * 1e6));
-        put("modelled_limit", text(self.limit));
-        put("modelled_of_peak", format!("{:.4}", self.of_peak));
-        out.push('}');
-        out
+        let mut out = Vec::new();
+        self.put_counts(&mut out);
+        self.put_traffic(&mut out);
+        self.put_model(&mut out);
+        let items: Vec<String> = out
+            .iter()
+            .map(|(key, value)| format!("\"{key}\":{value}"))
+            .collect();
+        format!("{{{}}}", items.join(","))
     }
+
+    fn put_counts(&self, out: &mut Vec<(String, String)>) {
+        let lanes = self.lane_inst as f64 / (32.0 * self.inst.max(1) as f64);
+        let classes = map(self.classes.iter().map(|(k, v)| (*k, *v)));
+        for (key, value) in [
+            ("kernel", text(&self.kernel)),
+            ("device", text(&self.device)),
+            ("grid", format!("{:?}", self.grid)),
+            ("block", format!("{:?}", self.block)),
+            ("inst", self.inst.to_string()),
+            ("lane_inst", self.lane_inst.to_string()),
+            ("simd_eff", format!("{lanes:.4}")),
+            ("classes", classes),
+            ("mma_ops", self.mma_ops.to_string()),
+            ("mma_flop", self.mma_flop.to_string()),
+            ("divergent", self.divergent.to_string()),
+            ("block_max_inst", self.longest_block.to_string()),
+        ] {
+            out.push((key.to_owned(), value));
+        }
+    }
+
+    fn put_traffic(&self, out: &mut Vec<(String, String)>) {
+        let lines = [
+            ("ld", &self.loads),
+            ("st", &self.stores),
+            ("atom", &self.atomics),
+            ("cp_async", &self.copies),
+        ];
+        for (name, line) in lines {
+            out.push((format!("{name}_req"), line.requests.to_string()));
+            out.push((format!("{name}_sect"), line.sectors.to_string()));
+            out.push((format!("{name}_bytes"), line.bytes.to_string()));
+        }
+        for (key, value) in [
+            ("atom_addr", self.atomics.addresses),
+            ("sh_req", self.shared),
+            ("sh_wave", self.waves),
+            ("bank_conflict", self.waves.saturating_sub(self.ideal_waves)),
+            ("unique_read", self.unique_read),
+            ("unique_written", self.unique_written),
+        ] {
+            out.push((key.to_owned(), value.to_string()));
+        }
+    }
+
+    fn put_model(&self, out: &mut Vec<(String, String)>) {
+        let known = |n: Option<u32>| n.map_or("null".to_owned(), |n| n.to_string());
+        for (key, value) in [
+            ("shared_bytes", self.shared_bytes.to_string()),
+            ("registers", known(self.registers)),
+            ("spills", known(self.spills)),
+            ("resident_blocks", self.resident.to_string()),
+            ("resident_limit", text(self.limited_by)),
+            ("sass", map(self.sass.iter().map(|(k, v)| (k.as_str(), *v)))),
+            ("modelled_us", format!("{:.4}", self.seconds * 1e6)),
+            ("modelled_limit", text(self.limit)),
+            ("modelled_of_peak", format!("{:.4}", self.of_peak)),
+        ] {
+            out.push((key.to_owned(), value));
+        }
+    }
+}
+
+/// A JSON string.
+fn text(s: &str) -> String {
+    format!("\"{}\"", s.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// A JSON object of numbers.
+fn map<'a>(items: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let items: Vec<String> = items.map(|(k, v)| format!("\"{k}\":{v}")).collect();
+    format!("{{{}}}", items.join(","))
 }

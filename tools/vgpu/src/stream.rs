@@ -8,16 +8,49 @@ use crate::machine::Shape;
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub enum Work {
-    Kernel { function: Function, shape: Shape, params: Vec<u8> },
-    ToDevice { to: u64, from: u64, len: u64 },
-    ToHost { to: u64, from: u64, len: u64 },
-    Within { to: u64, from: u64, len: u64 },
-    Fill { to: u64, value: u32, width: u32, count: u64 },
-    Host { function: usize, data: usize },
-    Record { event: u64 },
-    Wait { event: u64, number: u64 },
-    Graph { graph: u64 },
-    Free { address: u64 },
+    Kernel {
+        function: Function,
+        shape: Shape,
+        params: Vec<u8>,
+    },
+    ToDevice {
+        to: u64,
+        from: u64,
+        len: u64,
+    },
+    ToHost {
+        to: u64,
+        from: u64,
+        len: u64,
+    },
+    Within {
+        to: u64,
+        from: u64,
+        len: u64,
+    },
+    Fill {
+        to: u64,
+        value: u32,
+        width: u32,
+        count: u64,
+    },
+    Host {
+        function: usize,
+        data: usize,
+    },
+    Record {
+        event: u64,
+    },
+    Wait {
+        event: u64,
+        number: u64,
+    },
+    Graph {
+        graph: u64,
+    },
+    Free {
+        address: u64,
+    },
     Nothing,
 }
 
@@ -75,13 +108,21 @@ impl Driver {
     ///
     /// 900 if there was one.
     pub fn forbid_in_capture(&mut self) -> Result<(), u32> {
-        let ids: Vec<u64> = self.streams.values().filter_map(|s| s.capture.as_ref().map(|c| c.0)).collect();
+        let ids: Vec<u64> = self
+            .streams
+            .values()
+            .filter_map(|s| s.capture.as_ref().map(|c| c.0))
+            .collect();
         for id in &ids {
             if let Some(graph) = self.graphs.get_mut(id) {
                 graph.broken = true;
             }
         }
-        if ids.is_empty() { Ok(()) } else { Err(code::CAPTURE_UNSUPPORTED) }
+        if ids.is_empty() {
+            Ok(())
+        } else {
+            Err(code::CAPTURE_UNSUPPORTED)
+        }
     }
 
     /// Puts work on a stream: captured, queued or executed at once.
@@ -92,7 +133,10 @@ impl Driver {
     pub fn submit(&mut self, stream: u64, work: Work) -> Result<(), u32> {
         self.healthy()?;
         let late = self.config.late;
-        if stream == 0 && self.capturing() && self.streams.get(&0).is_some_and(|s| s.capture.is_none()) {
+        if stream == 0
+            && self.capturing()
+            && self.streams.get(&0).is_some_and(|s| s.capture.is_none())
+        {
             self.forbid_in_capture()?;
         }
         let state = self.streams.get_mut(&stream).ok_or(code::INVALID_HANDLE)?;
@@ -101,7 +145,10 @@ impl Driver {
             if graph.broken {
                 return Err(code::CAPTURE_INVALIDATED);
             }
-            graph.nodes.push(Node { work, after: std::mem::take(after) });
+            graph.nodes.push(Node {
+                work,
+                after: std::mem::take(after),
+            });
             after.push(graph.nodes.len() - 1);
             return Ok(());
         }
@@ -110,7 +157,11 @@ impl Driver {
             return Ok(());
         }
         self.perform(work)?;
-        if self.config.eager { self.healthy() } else { Ok(()) }
+        if self.config.eager {
+            self.healthy()
+        } else {
+            Ok(())
+        }
     }
 
     /// Executes one piece of work.
@@ -120,7 +171,11 @@ impl Driver {
     /// What a copy out of bounds gives. A kernel's error stays for later calls.
     pub fn perform(&mut self, work: Work) -> Result<(), u32> {
         match work {
-            Work::Kernel { function, shape, params } => {
+            Work::Kernel {
+                function,
+                shape,
+                params,
+            } => {
                 if self.healthy().is_ok() {
                     self.execute(&function, shape, &params);
                 }
@@ -128,7 +183,8 @@ impl Driver {
             Work::Host { function, data } => {
                 // SAFETY: `cuLaunchHostFunc` was given this function and its argument.
                 unsafe {
-                    let f: unsafe extern "C" fn(*mut std::ffi::c_void) = std::mem::transmute(function);
+                    let f: unsafe extern "C" fn(*mut std::ffi::c_void) =
+                        std::mem::transmute(function);
                     f(data as *mut std::ffi::c_void);
                 }
             }
@@ -154,7 +210,9 @@ impl Driver {
     fn replay(&mut self, id: u64) -> Result<(), u32> {
         let graph = self.graphs.get(&id).cloned().ok_or(code::INVALID_HANDLE)?;
         let mut waiting: Vec<usize> = graph.nodes.iter().map(|n| n.after.len()).collect();
-        let mut ready: Vec<usize> = (0..graph.nodes.len()).filter(|n| waiting[*n] == 0).collect();
+        let mut ready: Vec<usize> = (0..graph.nodes.len())
+            .filter(|n| waiting[*n] == 0)
+            .collect();
         let mut seed = self.config.launch.order.seed() ^ id;
         while !ready.is_empty() {
             let pick = match self.config.launch.order {
@@ -193,7 +251,12 @@ impl Driver {
                     break;
                 }
             }
-            let mut ids: Vec<u64> = self.streams.keys().copied().filter(|id| Some(*id) != stream).collect();
+            let mut ids: Vec<u64> = self
+                .streams
+                .keys()
+                .copied()
+                .filter(|id| Some(*id) != stream)
+                .collect();
             ids.sort_unstable();
             for id in ids.into_iter().rev() {
                 moved |= self.drain(id)?;
@@ -209,7 +272,9 @@ impl Driver {
     fn drain(&mut self, id: u64) -> Result<bool, u32> {
         let mut moved = false;
         loop {
-            let Some(front) = self.streams.get(&id).and_then(|s| s.queue.front()) else { return Ok(moved) };
+            let Some(front) = self.streams.get(&id).and_then(|s| s.queue.front()) else {
+                return Ok(moved);
+            };
             if let Work::Wait { event, number } = front
                 && self.events.get(event).is_some_and(|e| e.done < *number)
             {
@@ -228,7 +293,12 @@ impl Driver {
     ///
     /// No such event or stream.
     pub fn record(&mut self, event: u64, stream: u64) -> Result<(), u32> {
-        let capture = self.streams.get(&stream).ok_or(code::INVALID_HANDLE)?.capture.clone();
+        let capture = self
+            .streams
+            .get(&stream)
+            .ok_or(code::INVALID_HANDLE)?
+            .capture
+            .clone();
         let e = self.events.get_mut(&event).ok_or(code::INVALID_HANDLE)?;
         if capture.is_some() {
             e.captured = capture;
@@ -257,7 +327,13 @@ impl Driver {
                 Ok(())
             }
             (_, Some(_)) => Ok(()),
-            _ => self.submit(stream, Work::Wait { event, number: e.asked }),
+            _ => self.submit(
+                stream,
+                Work::Wait {
+                    event,
+                    number: e.asked,
+                },
+            ),
         }
     }
 
@@ -314,7 +390,11 @@ impl Driver {
         let unjoined = open.iter().any(|n| !reached(*n));
         if broken || unjoined {
             self.graphs.remove(&id);
-            return Err(if broken { code::CAPTURE_INVALIDATED } else { code::CAPTURE_UNJOINED });
+            return Err(if broken {
+                code::CAPTURE_INVALIDATED
+            } else {
+                code::CAPTURE_UNJOINED
+            });
         }
         Ok(id)
     }

@@ -48,8 +48,15 @@ fn gpu() -> Gpu {
     // SAFETY: these tests order their work by themselves.
     unsafe { context.disable_event_tracking() };
     let stream = context.new_stream().unwrap();
-    let module = context.load_module(cudarc::nvrtc::Ptx::from_src(ptx)).unwrap();
-    Gpu { device, context, stream, module }
+    let module = context
+        .load_module(cudarc::nvrtc::Ptx::from_src(ptx))
+        .unwrap();
+    Gpu {
+        device,
+        context,
+        stream,
+        module,
+    }
 }
 
 #[test]
@@ -59,12 +66,24 @@ fn vectors_add() {
     let n = 1000;
     let a: Vec<f32> = (0..n).map(|i| i as f32).collect();
     let b: Vec<f32> = (0..n).map(|i| 0.5 * i as f32).collect();
-    let (da, db) = (g.stream.clone_htod(&a).unwrap(), g.stream.clone_htod(&b).unwrap());
+    let (da, db) = (
+        g.stream.clone_htod(&a).unwrap(),
+        g.stream.clone_htod(&b).unwrap(),
+    );
     let mut out = g.stream.alloc_zeros::<f32>(n).unwrap();
     let add = g.module.load_function("add").unwrap();
     let count = n as i32;
     // SAFETY: the kernel's parameters.
-    unsafe { g.stream.launch_builder(&add).arg(&mut out).arg(&da).arg(&db).arg(&count).launch(LaunchConfig::for_num_elems(n as u32)) }.unwrap();
+    unsafe {
+        g.stream
+            .launch_builder(&add)
+            .arg(&mut out)
+            .arg(&da)
+            .arg(&db)
+            .arg(&count)
+            .launch(LaunchConfig::for_num_elems(n as u32))
+    }
+    .unwrap();
     let got = g.stream.clone_dtoh(&out).unwrap();
     g.stream.synchronize().unwrap();
     g.device.assert_clean();
@@ -82,7 +101,15 @@ fn events_measure_work() {
     let scale = g.module.load_function("scale").unwrap();
     let (s, n) = (2f32, 4096i32);
     // SAFETY: the kernel's parameters.
-    unsafe { g.stream.launch_builder(&scale).arg(&mut x).arg(&s).arg(&n).launch(LaunchConfig::for_num_elems(4096)) }.unwrap();
+    unsafe {
+        g.stream
+            .launch_builder(&scale)
+            .arg(&mut x)
+            .arg(&s)
+            .arg(&n)
+            .launch(LaunchConfig::for_num_elems(4096))
+    }
+    .unwrap();
     let end = g.stream.record_event(flags).unwrap();
     g.stream.synchronize().unwrap();
     let ms = start.elapsed_ms(&end).unwrap();
@@ -97,15 +124,34 @@ fn a_graph_is_captured_once_and_replayed() {
     let n = 512i32;
     let mut x = g.stream.clone_htod(&vec![1f32; 512]).unwrap();
     let mut out = g.stream.alloc_zeros::<f32>(1).unwrap();
-    let (scale, sum) = (g.module.load_function("scale").unwrap(), g.module.load_function("sum").unwrap());
+    let (scale, sum) = (
+        g.module.load_function("scale").unwrap(),
+        g.module.load_function("sum").unwrap(),
+    );
     let mode = cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
     g.stream.begin_capture(mode).unwrap();
     let s = 2f32;
-    let one = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (256, 1, 1), shared_mem_bytes: 0 };
+    let one = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (256, 1, 1),
+        shared_mem_bytes: 0,
+    };
     // SAFETY: the kernels' parameters.
     unsafe {
-        g.stream.launch_builder(&scale).arg(&mut x).arg(&s).arg(&n).launch(LaunchConfig::for_num_elems(512)).unwrap();
-        g.stream.launch_builder(&sum).arg(&mut out).arg(&x).arg(&n).launch(one).unwrap();
+        g.stream
+            .launch_builder(&scale)
+            .arg(&mut x)
+            .arg(&s)
+            .arg(&n)
+            .launch(LaunchConfig::for_num_elems(512))
+            .unwrap();
+        g.stream
+            .launch_builder(&sum)
+            .arg(&mut out)
+            .arg(&x)
+            .arg(&n)
+            .launch(one)
+            .unwrap();
     }
     let flags = cudarc::driver::sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
     let graph = g.stream.end_capture(flags).unwrap().unwrap();
@@ -128,16 +174,41 @@ fn a_fault_is_reported_and_named() {
     let mut x = g.stream.alloc_zeros::<f32>(10).unwrap();
     let beyond = g.module.load_function("beyond").unwrap();
     let n = 10i32;
-    let one = LaunchConfig { grid_dim: (1, 1, 1), block_dim: (1, 1, 1), shared_mem_bytes: 0 };
+    let one = LaunchConfig {
+        grid_dim: (1, 1, 1),
+        block_dim: (1, 1, 1),
+        shared_mem_bytes: 0,
+    };
     // SAFETY: the kernel's fault is what this is about.
-    unsafe { g.stream.launch_builder(&beyond).arg(&mut x).arg(&n).launch(one) }.unwrap();
+    unsafe {
+        g.stream
+            .launch_builder(&beyond)
+            .arg(&mut x)
+            .arg(&n)
+            .launch(one)
+    }
+    .unwrap();
     let error = g.stream.synchronize().unwrap_err();
-    assert!(format!("{error:?}").contains("ILLEGAL_ADDRESS"), "{error:?}");
+    assert!(
+        format!("{error:?}").contains("ILLEGAL_ADDRESS"),
+        "{error:?}"
+    );
     let findings = g.device.findings();
     g.device.clear();
     assert_eq!(findings.len(), 1);
-    for part in ["out of bounds", "beyond", "block (0,0,0), warp 0, lane 0", "kernels.cu:22", "st.global", "0 bytes behind the 40 bytes"] {
-        assert!(findings[0].contains(part), "{part} is missing: {}", findings[0]);
+    for part in [
+        "out of bounds",
+        "beyond",
+        "block (0,0,0), warp 0, lane 0",
+        "kernels.cu:22",
+        "st.global",
+        "0 bytes behind the 40 bytes",
+    ] {
+        assert!(
+            findings[0].contains(part),
+            "{part} is missing: {}",
+            findings[0]
+        );
     }
     std::mem::forget(x);
 }
@@ -157,14 +228,30 @@ fn late_streams_show_a_missing_event() {
         let mut x = g.stream.clone_htod(&vec![1f32; 64]).unwrap();
         g.stream.synchronize().unwrap();
         // SAFETY: the kernel's parameters.
-        unsafe { g.stream.launch_builder(&scale).arg(&mut x).arg(&two).arg(&n).launch(LaunchConfig::for_num_elems(64)) }.unwrap();
+        unsafe {
+            g.stream
+                .launch_builder(&scale)
+                .arg(&mut x)
+                .arg(&two)
+                .arg(&n)
+                .launch(LaunchConfig::for_num_elems(64))
+        }
+        .unwrap();
         g.stream.memset_zeros(&mut x).unwrap();
         let done = g.stream.record_event(None).unwrap();
         if wait {
             other.wait(&done).unwrap();
         }
         // SAFETY: as above.
-        unsafe { other.launch_builder(&scale).arg(&mut x).arg(&three).arg(&n).launch(LaunchConfig::for_num_elems(64)) }.unwrap();
+        unsafe {
+            other
+                .launch_builder(&scale)
+                .arg(&mut x)
+                .arg(&three)
+                .arg(&n)
+                .launch(LaunchConfig::for_num_elems(64))
+        }
+        .unwrap();
         let copy = other.clone_dtoh(&x).unwrap();
         other.synchronize().unwrap();
         g.stream.synchronize().unwrap();

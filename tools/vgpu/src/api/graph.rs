@@ -80,7 +80,7 @@ driver! {
                 let room = super::take(count)?;
                 for n in 0..g.nodes.len().min(room) {
                     // A node's handle: its graph's, and its number.
-                    put(nodes.wrapping_add(n), graph << 32 | n as u64 + 1)?;
+                    put(nodes.wrapping_add(n), (graph << 32) | (n as u64 + 1))?;
                 }
             }
             put(count, g.nodes.len())

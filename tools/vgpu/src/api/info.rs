@@ -19,7 +19,11 @@ fn context(device: c_int) -> u64 {
 }
 
 fn device_exists(d: &Driver, device: c_int) -> Result<(), u32> {
-    if device >= 0 && (device as u32) < d.config.devices { Ok(()) } else { Err(code::INVALID_DEVICE) }
+    if device >= 0 && (device as u32) < d.config.devices {
+        Ok(())
+    } else {
+        Err(code::INVALID_DEVICE)
+    }
 }
 
 /// A device attribute by its number in `CUdevice_attribute`.
@@ -27,7 +31,13 @@ fn attribute(d: &Driver, number: c_int) -> Option<c_int> {
     let v = &d.device;
     let hopper = c_int::from(v.capability[0] >= 9);
     Some(match number {
-        1 | 2 | 3 => if number == 3 { 64 } else { 1024 },
+        1..=3 => {
+            if number == 3 {
+                64
+            } else {
+                1024
+            }
+        }
         4 => 1024,
         5 => i32::MAX,
         6 | 7 => 65_535,
@@ -49,7 +59,7 @@ fn attribute(d: &Driver, number: c_int) -> Option<c_int> {
         50 => 0,
         75 => v.capability[0] as c_int,
         76 => v.capability[1] as c_int,
-        78 | 79 | 80 => 1,
+        78..=80 => 1,
         81 => v.shared_per_sm as c_int,
         97 => v.shared_per_block as c_int,
         106 => v.blocks as c_int,

@@ -57,7 +57,9 @@ pub(crate) fn string(at: *const std::ffi::c_char) -> Result<String, u32> {
         return Err(code::INVALID_VALUE);
     }
     // SAFETY: the caller of a driver function gives it a string that ends.
-    Ok(unsafe { std::ffi::CStr::from_ptr(at) }.to_string_lossy().into_owned())
+    Ok(unsafe { std::ffi::CStr::from_ptr(at) }
+        .to_string_lossy()
+        .into_owned())
 }
 
 /// Writes a string into a buffer of `len` bytes.

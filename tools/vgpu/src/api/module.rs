@@ -82,7 +82,13 @@ fn packed(function: &Function, extra: *mut *mut c_void) -> Result<Vec<u8>, u32> 
     Ok(bytes)
 }
 
-fn launch(f: u64, shape: Shape, on: u64, params: *mut *mut c_void, extra: *mut *mut c_void) -> Result<(), u32> {
+fn launch(
+    f: u64,
+    shape: Shape,
+    on: u64,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<(), u32> {
     with(|d| {
         let function = d.functions.get(&f).ok_or(code::INVALID_HANDLE)?.clone();
         d.check_shape(&function, &shape)?;
@@ -91,7 +97,14 @@ fn launch(f: u64, shape: Shape, on: u64, params: *mut *mut c_void, extra: *mut *
         } else {
             packed(&function, extra)?
         };
-        d.submit(stream(on), Work::Kernel { function, shape, params: bytes })
+        d.submit(
+            stream(on),
+            Work::Kernel {
+                function,
+                shape,
+                params: bytes,
+            },
+        )
     })
 }
 
@@ -119,7 +132,12 @@ fn function_attribute(d: &mut Driver, f: u64, number: c_int) -> Result<c_int, u3
             if sass::tool("ptxas").is_some() {
                 analyse(&function.module);
             }
-            function.module.sass.get().and_then(|s| s.get(&function.name)).map_or(0, |k| k.registers as c_int)
+            function
+                .module
+                .sass
+                .get()
+                .and_then(|s| s.get(&function.name))
+                .map_or(0, |k| k.registers as c_int)
         }
         5 | 6 => (d.device.capability[0] * 10 + d.device.capability[1]) as c_int,
         8 => function.dynamic as c_int,
@@ -129,8 +147,15 @@ fn function_attribute(d: &mut Driver, f: u64, number: c_int) -> Result<c_int, u3
 
 fn resident(d: &mut Driver, f: u64, threads: c_int, shared: usize) -> Result<u32, u32> {
     let registers = function_attribute(d, f, 4)? as u32;
-    let own = d.functions.get(&f).ok_or(code::INVALID_HANDLE)?.kernel()?.shared_bytes;
-    Ok(d.device.resident(threads.max(1) as u32, registers, own + shared as u32).0)
+    let own = d
+        .functions
+        .get(&f)
+        .ok_or(code::INVALID_HANDLE)?
+        .kernel()?
+        .shared_bytes;
+    Ok(d.device
+        .resident(threads.max(1) as u32, registers, own + shared as u32)
+        .0)
 }
 
 driver! {

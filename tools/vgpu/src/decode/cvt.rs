@@ -4,7 +4,9 @@ use super::kernel::Builder;
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::cx::Run;
-use crate::exec::half::{BF16, F16, F32, Round, TF32, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow};
+use crate::exec::half::{
+    BF16, F16, F32, Round, TF32, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow,
+};
 use crate::exec::math::{bits, bits64, flag, flush, sat64};
 use crate::exec::ops::{op1, op1i, op2i};
 use crate::ptx::parse::Ins;
@@ -20,18 +22,45 @@ struct How {
 }
 
 const TYPES: [Ty; 13] = [
-    Ty::U8, Ty::U16, Ty::U32, Ty::U64, Ty::S8, Ty::S16, Ty::S32, Ty::S64, Ty::F16, Ty::Bf16, Ty::F32, Ty::F64, Ty::Tf32,
+    Ty::U8,
+    Ty::U16,
+    Ty::U32,
+    Ty::U64,
+    Ty::S8,
+    Ty::S16,
+    Ty::S32,
+    Ty::S64,
+    Ty::F16,
+    Ty::Bf16,
+    Ty::F32,
+    Ty::F64,
+    Ty::Tf32,
 ];
 
 impl How {
     fn pack(self) -> Option<u64> {
-        let code = |ty: Ty| TYPES.iter().position(|t| *t == if ty.float() { ty } else { int_of(ty) }).map(|n| n as u64);
-        Some(self.flags | u64::from(self.integral) << 8 | code(self.to)? << 16 | code(self.from)? << 24)
+        let code = |ty: Ty| {
+            TYPES
+                .iter()
+                .position(|t| *t == if ty.float() { ty } else { int_of(ty) })
+                .map(|n| n as u64)
+        };
+        Some(
+            self.flags
+                | u64::from(self.integral) << 8
+                | code(self.to)? << 16
+                | code(self.from)? << 24,
+        )
     }
 
     fn unpack(imm: u64) -> How {
         let ty = |n: u64| TYPES[(n & 0xff) as usize % TYPES.len()];
-        How { flags: imm & 0xff, integral: imm >> 8 & 1 == 1, to: ty(imm >> 16), from: ty(imm >> 24) }
+        How {
+            flags: imm & 0xff,
+            integral: imm >> 8 & 1 == 1,
+            to: ty(imm >> 16),
+            from: ty(imm >> 24),
+        }
     }
 }
 
@@ -50,28 +79,43 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
         return Ok(false);
     }
     let types = op.types();
-    let [to, from] = types[..] else { return Ok(false) };
+    let [to, from] = types[..] else {
+        return Ok(false);
+    };
     let flags = op.float_flags();
     if ins.args.len() == 3 {
         return pack(b, ins, to, from, flags);
     }
-    let [dst, src] = &ins.args[..] else { return Err("two operands".to_owned()) };
+    let [dst, src] = &ins.args[..] else {
+        return Err("two operands".to_owned());
+    };
     // Registers may be wider than the types.
     let wide_dst = b.is_wide(dst);
     let wide_src = b.is_wide(src) || from.size() == 8;
-    let run = if wide_dst == (to.size() == 8) && wide_src == (from.size() == 8) { fast(to, from, flags, op) } else { None };
-    let integral = op.mods.iter().any(|m| matches!(*m, "rni" | "rzi" | "rmi" | "rpi"));
-    let Some(imm) = (How { flags, integral, to, from }).pack() else { return Ok(false) };
-    let run = run.unwrap_or(match (wide_dst, wide_src) {
-        (false, false) => op1i(|a: u32, m| convert(u64::from(a), m) as u32),
-        (false, true) => op1i(|a: u64, m| convert(a, m) as u32),
-        (true, false) => op1i(|a: u32, m| convert(u64::from(a), m)),
-        (true, true) => op1i(convert),
-    });
-    let word = |wide| if wide { Ty::B64 } else { Ty::B32 };
+    let run = if wide_dst == (to.size() == 8) && wide_src == (from.size() == 8) {
+        fast(to, from, flags, op)
+    } else {
+        None
+    };
+    let integral = op
+        .mods
+        .iter()
+        .any(|m| matches!(*m, "rni" | "rzi" | "rmi" | "rpi"));
+    let Some(imm) = (How {
+        flags,
+        integral,
+        to,
+        from,
+    })
+    .pack() else {
+        return Ok(false);
+    };
+    let run = run.unwrap_or_else(|| any(wide_dst, wide_src));
     let mut inst = b.inst(run);
-    inst.a = b.src(src, if b.is_wide(src) { Ty::B64 } else if from.size() == 8 { from } else { word(false).min_of(from) })?;
-    inst.d = b.dst(dst, word(wide_dst))?;
+    // A constant has its own type, a register its width.
+    let source = if b.is_wide(src) { Ty::B64 } else { from };
+    inst.a = b.src(src, source)?;
+    inst.d = b.dst(dst, if wide_dst { Ty::B64 } else { Ty::B32 })?;
     (inst.class, inst.imm) = (Class::Cvt, imm);
     inst.floats = crate::exec::nan::Floats::of(to, &[from]);
     b.emit(inst);
@@ -83,10 +127,13 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
     Ok(true)
 }
 
-impl Ty {
-    /// The source type of a constant operand: its own.
-    fn min_of(self, from: Ty) -> Ty {
-        if from.size() <= 4 { from } else { self }
+/// The conversion of anything, between registers of these widths.
+fn any(wide_dst: bool, wide_src: bool) -> Run {
+    match (wide_dst, wide_src) {
+        (false, false) => op1i(|a: u32, m| convert(u64::from(a), m) as u32),
+        (false, true) => op1i(|a: u64, m| convert(a, m) as u32),
+        (true, false) => op1i(|a: u32, m| convert(u64::from(a), m)),
+        (true, true) => op1i(convert),
     }
 }
 
@@ -106,8 +153,20 @@ fn fast(to: Ty, from: Ty, flags: u64, op: &Op<'_>) -> Option<Run> {
         (U32 | S32, U64 | S64 | B64) => op1(|a: u64| a as u32),
         (U16, U32) => op1(|a: u32| a & 0xffff),
         (U32 | S32, U16) => op1(|a: u32| a),
-        (Bf16, F32) if nearest => op1i(|a: u32, m| f32_to_bf16(f32::from_bits(if m & flag::FTZ != 0 { flush(a) } else { a }))),
-        (F16, F32) if nearest => op1i(|a: u32, m| f32_to_f16(f32::from_bits(if m & flag::FTZ != 0 { flush(a) } else { a }))),
+        (Bf16, F32) if nearest => op1i(|a: u32, m| {
+            f32_to_bf16(f32::from_bits(if m & flag::FTZ != 0 {
+                flush(a)
+            } else {
+                a
+            }))
+        }),
+        (F16, F32) if nearest => op1i(|a: u32, m| {
+            f32_to_f16(f32::from_bits(if m & flag::FTZ != 0 {
+                flush(a)
+            } else {
+                a
+            }))
+        }),
         (F32, Bf16) => op1(|a: u32| bits(bf16_to_f32(a))),
         (F32, F16) => op1(|a: u32| bits(f16_to_f32(a))),
         (F32, S32) if nearest => op1(|a: u32| (a as i32 as f32).to_bits()),
@@ -123,24 +182,39 @@ fn to_i32(a: u32, m: u64) -> u32 {
 }
 
 /// `cvt.rn.bf16x2.f32 d, high, low` and its kin.
-fn pack<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>, to: Ty, from: Ty, flags: u64) -> Result<bool, String> {
+fn pack<'a>(
+    b: &mut Builder<'_, 'a>,
+    ins: &Ins<'a>,
+    to: Ty,
+    from: Ty,
+    flags: u64,
+) -> Result<bool, String> {
     fn half(x: u32, m: u64, format: crate::exec::half::Format) -> u32 {
         let x = f32::from_bits(x);
-        let x = if m & flag::RELU != 0 && !x.is_nan() && (x < 0.0 || x == 0.0) { 0.0 } else { x };
+        let x = if m & flag::RELU != 0 && x <= 0.0 {
+            0.0
+        } else {
+            x
+        };
         narrow(x.into(), format, Round::of(m))
     }
     let run = match (to, from, flags) {
-        (Ty::Bf16x2, Ty::F32, 0) => {
-            op2i(|a: u32, b: u32, _| f32_to_bf16(f32::from_bits(a)) << 16 | f32_to_bf16(f32::from_bits(b)))
+        (Ty::Bf16x2, Ty::F32, 0) => op2i(|a: u32, b: u32, _| {
+            f32_to_bf16(f32::from_bits(a)) << 16 | f32_to_bf16(f32::from_bits(b))
+        }),
+        (Ty::F16x2, Ty::F32, 0) => op2i(|a: u32, b: u32, _| {
+            f32_to_f16(f32::from_bits(a)) << 16 | f32_to_f16(f32::from_bits(b))
+        }),
+        (Ty::Bf16x2, Ty::F32, _) => {
+            op2i(|a: u32, b: u32, m| half(a, m, BF16) << 16 | half(b, m, BF16))
         }
-        (Ty::F16x2, Ty::F32, 0) => {
-            op2i(|a: u32, b: u32, _| f32_to_f16(f32::from_bits(a)) << 16 | f32_to_f16(f32::from_bits(b)))
+        (Ty::F16x2, Ty::F32, _) => {
+            op2i(|a: u32, b: u32, m| half(a, m, F16) << 16 | half(b, m, F16))
         }
-        (Ty::Bf16x2, Ty::F32, _) => op2i(|a: u32, b: u32, m| half(a, m, BF16) << 16 | half(b, m, BF16)),
-        (Ty::F16x2, Ty::F32, _) => op2i(|a: u32, b: u32, m| half(a, m, F16) << 16 | half(b, m, F16)),
         _ => return Ok(false),
     };
-    b.typed(ins, run, to, &[from, from], Class::Cvt, flags).map(|()| true)
+    b.typed(ins, run, to, &[from, from], Class::Cvt, flags)
+        .map(|()| true)
 }
 
 /// Any conversion of one value. The result fills a 64-bit register by its type's sign.
@@ -170,7 +244,11 @@ fn integer(a: u64, ty: Ty) -> i128 {
 
 fn range(ty: Ty) -> (i128, i128) {
     let width = 8 * ty.size();
-    if ty.signed() { (-(1i128 << (width - 1)), (1i128 << (width - 1)) - 1) } else { (0, (1i128 << width) - 1) }
+    if ty.signed() {
+        (-(1i128 << (width - 1)), (1i128 << (width - 1)) - 1)
+    } else {
+        (0, (1i128 << width) - 1)
+    }
 }
 
 fn int_to_int(a: u64, how: How) -> u64 {
@@ -199,7 +277,11 @@ fn int_to_float(v: i128, how: How) -> u64 {
         Ty::F16 => narrow(odd_of(v), F16, round),
         _ => narrow(odd_of(v), BF16, round),
     };
-    u64::from(if how.flags & flag::SAT != 0 { saturated(r, how.to) } else { r })
+    u64::from(if how.flags & flag::SAT != 0 {
+        saturated(r, how.to)
+    } else {
+        r
+    })
 }
 
 fn saturated(r: u32, ty: Ty) -> u32 {
@@ -224,7 +306,11 @@ fn odd_of(v: i128) -> f64 {
         return near;
     }
     let larger = (v > back) == (v > 0);
-    f64::from_bits(if larger { near.to_bits() + 1 } else { near.to_bits() - 1 })
+    f64::from_bits(if larger {
+        near.to_bits() + 1
+    } else {
+        near.to_bits() - 1
+    })
 }
 
 fn int_to_f64(v: i128, round: Round) -> f64 {
@@ -232,7 +318,13 @@ fn int_to_f64(v: i128, round: Round) -> f64 {
     let back = near as i128;
     let (up, down) = (near.next_up(), near.next_down());
     match round {
-        Round::Zero if back.abs() > v.abs() => if v > 0 { down } else { up },
+        Round::Zero if back.abs() > v.abs() => {
+            if v > 0 {
+                down
+            } else {
+                up
+            }
+        }
         Round::Down if back > v => down,
         Round::Up if back < v => up,
         _ => near,
@@ -241,7 +333,13 @@ fn int_to_f64(v: i128, round: Round) -> f64 {
 
 /// A source's value as a double.
 fn float(a: u64, how: How) -> f64 {
-    let f32_in = |a: u64| if how.flags & flag::FTZ != 0 { flush(a as u32) } else { a as u32 };
+    let f32_in = |a: u64| {
+        if how.flags & flag::FTZ != 0 {
+            flush(a as u32)
+        } else {
+            a as u32
+        }
+    };
     match how.from {
         Ty::F64 => f64::from_bits(a),
         Ty::F32 => f64::from(f32::from_bits(f32_in(a))),
@@ -263,7 +361,11 @@ fn integral(x: f64, round: Round) -> f64 {
 /// Saturates; NaN gives 0, or the top bit where source or target has 64 bits.
 fn float_to_int(x: f64, how: How) -> u64 {
     if x.is_nan() {
-        return if how.to.size() == 8 || how.from == Ty::F64 { 1 << (8 * how.to.size() - 1) } else { 0 };
+        return if how.to.size() == 8 || how.from == Ty::F64 {
+            1 << (8 * how.to.size() - 1)
+        } else {
+            0
+        };
     }
     let x = integral(x, Round::of(how.flags));
     let (low, high) = range(how.to);
@@ -280,14 +382,26 @@ fn float_to_int(x: f64, how: How) -> u64 {
 fn float_to_float(x: f64, how: How) -> u64 {
     let round = Round::of(how.flags);
     let x = if how.integral { integral(x, round) } else { x };
-    let x = if how.flags & flag::SAT != 0 { sat64(x) } else { x };
-    let x = if how.flags & flag::RELU != 0 && !x.is_nan() && x <= 0.0 { 0.0 } else { x };
+    let x = if how.flags & flag::SAT != 0 {
+        sat64(x)
+    } else {
+        x
+    };
+    let x = if how.flags & flag::RELU != 0 && !x.is_nan() && x <= 0.0 {
+        0.0
+    } else {
+        x
+    };
     let round = if how.integral { Round::Nearest } else { round };
     match how.to {
         Ty::F64 => bits64(x),
         Ty::F32 => {
             let r = narrow(x, F32, round);
-            u64::from(if how.flags & flag::FTZ != 0 { flush(r) } else { r })
+            u64::from(if how.flags & flag::FTZ != 0 {
+                flush(r)
+            } else {
+                r
+            })
         }
         Ty::F16 => u64::from(narrow(x, F16, round)),
         Ty::Tf32 => {

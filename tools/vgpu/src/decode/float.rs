@@ -4,7 +4,9 @@ use super::kernel::Builder;
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::cx::Run;
-use crate::exec::half::{BF16, F16, Format, Round, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow};
+use crate::exec::half::{
+    BF16, F16, Format, Round, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow,
+};
 use crate::exec::math::*;
 use crate::exec::ops::{op1, op1i, op2, op2i, op3, op3i};
 use crate::ptx::parse::Ins;
@@ -24,7 +26,9 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
         Ty::F16 | Ty::Bf16 | Ty::F16x2 | Ty::Bf16x2 => half_op(op, ty, imm),
         _ => None,
     };
-    let Some((run, class)) = found else { return Ok(false) };
+    let Some((run, class)) = found else {
+        return Ok(false);
+    };
     b.plain(ins, run, ty, class, imm).map(|()| true)
 }
 
@@ -33,31 +37,61 @@ fn simple(imm: u64) -> bool {
     imm == 0
 }
 
-fn f32_op(op: &Op<'_>, imm: u64) -> Option<(Run, Class)> {
-    let run = match op.base {
+/// The common arithmetic: to nearest, with or without flushing.
+fn f32_nearest(op: &Op<'_>, imm: u64) -> Option<Run> {
+    Some(match op.base {
         "add" if simple(imm) => op2(|a: u32, b: u32| bits(f32::from_bits(a) + f32::from_bits(b))),
         "sub" if simple(imm) => op2(|a: u32, b: u32| bits(f32::from_bits(a) - f32::from_bits(b))),
         "mul" if simple(imm) => op2(|a: u32, b: u32| bits(f32::from_bits(a) * f32::from_bits(b))),
-        "fma" | "mad" if simple(imm) => {
-            op3(|a: u32, b: u32, c: u32| bits(f32::from_bits(a).mul_add(f32::from_bits(b), f32::from_bits(c))))
-        }
-        "add" if imm == flag::FTZ => op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) + f32::from_bits(flush(b))))),
-        "sub" if imm == flag::FTZ => op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) - f32::from_bits(flush(b))))),
-        "mul" if imm == flag::FTZ => op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) * f32::from_bits(flush(b))))),
-        "fma" | "mad" if imm == flag::FTZ => op3(|a: u32, b: u32, c: u32| {
-            flush(bits(f32::from_bits(flush(a)).mul_add(f32::from_bits(flush(b)), f32::from_bits(flush(c)))))
+        "fma" | "mad" if simple(imm) => op3(|a: u32, b: u32, c: u32| {
+            bits(f32::from_bits(a).mul_add(f32::from_bits(b), f32::from_bits(c)))
         }),
-        "add" => op2i(|a: u32, b: u32, m| to_f32(add_odd(operand(a, m).into(), operand(b, m).into()), m)),
-        "sub" => op2i(|a: u32, b: u32, m| to_f32(add_odd(operand(a, m).into(), (-operand(b, m)).into()), m)),
-        "mul" => op2i(|a: u32, b: u32, m| to_f32(f64::from(operand(a, m)) * f64::from(operand(b, m)), m)),
-        "fma" | "mad" => {
-            op3i(|a: u32, b: u32, c: u32, m| to_f32(fma_odd(operand(a, m).into(), operand(b, m).into(), operand(c, m).into()), m))
+        "add" if imm == flag::FTZ => {
+            op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) + f32::from_bits(flush(b)))))
         }
+        "sub" if imm == flag::FTZ => {
+            op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) - f32::from_bits(flush(b)))))
+        }
+        "mul" if imm == flag::FTZ => {
+            op2(|a: u32, b: u32| flush(bits(f32::from_bits(flush(a)) * f32::from_bits(flush(b)))))
+        }
+        "fma" | "mad" if imm == flag::FTZ => op3(|a: u32, b: u32, c: u32| {
+            flush(bits(
+                f32::from_bits(flush(a))
+                    .mul_add(f32::from_bits(flush(b)), f32::from_bits(flush(c))),
+            ))
+        }),
+        _ => return None,
+    })
+}
+
+fn f32_op(op: &Op<'_>, imm: u64) -> Option<(Run, Class)> {
+    if let Some(run) = f32_nearest(op, imm) {
+        return Some((run, Class::Fp32));
+    }
+    let run = match op.base {
+        "add" => op2i(|a: u32, b: u32, m| sum(operand(a, m), operand(b, m), m)),
+        "sub" => op2i(|a: u32, b: u32, m| sum(operand(a, m), -operand(b, m), m)),
+        "mul" => op2i(|a: u32, b: u32, m| product(operand(a, m), operand(b, m), m)),
+        "fma" | "mad" => op3i(|a: u32, b: u32, c: u32, m| {
+            product_sum(operand(a, m), operand(b, m), operand(c, m), m)
+        }),
         "abs" => op1i(|a: u32, m| if m & flag::FTZ != 0 { flush(a) } else { a } & 0x7fff_ffff),
         "neg" => op1i(|a: u32, m| if m & flag::FTZ != 0 { flush(a) } else { a } ^ 0x8000_0000),
         "min" => op2i(|a: u32, b: u32, m| extreme(operand(a, m), operand(b, m), false, m)),
         "max" => op2i(|a: u32, b: u32, m| extreme(operand(a, m), operand(b, m), true, m)),
-        _ => return f32_function(op, imm).map(|run| (run, if op.base == "div" { Class::Fp32 } else { Class::Sfu })),
+        _ => {
+            return f32_function(op, imm).map(|run| {
+                (
+                    run,
+                    if op.base == "div" {
+                        Class::Fp32
+                    } else {
+                        Class::Sfu
+                    },
+                )
+            });
+        }
     };
     Some((run, Class::Fp32))
 }
@@ -65,9 +99,13 @@ fn f32_op(op: &Op<'_>, imm: u64) -> Option<(Run, Class)> {
 fn f32_function(op: &Op<'_>, imm: u64) -> Option<Run> {
     let approximate = op.has("approx") || op.has("full");
     Some(match op.base {
-        "div" if approximate => op2i(|a: u32, b: u32, m| approx(f64::from(operand(a, m)) / f64::from(operand(b, m)), m)),
+        "div" if approximate => {
+            op2i(|a: u32, b: u32, m| approx(f64::from(operand(a, m)) / f64::from(operand(b, m)), m))
+        }
         "div" if simple(imm) => op2(|a: u32, b: u32| bits(f32::from_bits(a) / f32::from_bits(b))),
-        "div" => op2i(|a: u32, b: u32, m| to_f32(div_odd(operand(a, m).into(), operand(b, m).into()), m)),
+        "div" => {
+            op2i(|a: u32, b: u32, m| to_f32(div_odd(operand(a, m).into(), operand(b, m).into()), m))
+        }
         "rcp" if approximate => op1i(|a: u32, m| approx(1.0 / f64::from(operand(a, m)), m)),
         "rcp" => op1i(|a: u32, m| to_f32(div_odd(1.0, operand(a, m).into()), m)),
         "sqrt" if approximate => op1i(|a: u32, m| approx(f64::from(operand(a, m)).sqrt(), m)),
@@ -88,9 +126,9 @@ fn f64_op(op: &Op<'_>, imm: u64) -> Option<(Run, Class)> {
         "add" if f => op2(|a: u64, b: u64| bits64(f64::from_bits(a) + f64::from_bits(b))),
         "sub" if f => op2(|a: u64, b: u64| bits64(f64::from_bits(a) - f64::from_bits(b))),
         "mul" if f => op2(|a: u64, b: u64| bits64(f64::from_bits(a) * f64::from_bits(b))),
-        "fma" | "mad" if f => {
-            op3(|a: u64, b: u64, c: u64| bits64(f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c))))
-        }
+        "fma" | "mad" if f => op3(|a: u64, b: u64, c: u64| {
+            bits64(f64::from_bits(a).mul_add(f64::from_bits(b), f64::from_bits(c)))
+        }),
         "div" if f => op2(|a: u64, b: u64| bits64(f64::from_bits(a) / f64::from_bits(b))),
         "sqrt" if f => op1(|a: u64| bits64(f64::from_bits(a).sqrt())),
         "rcp" if f => op1(|a: u64| bits64(1.0 / f64::from_bits(a))),
@@ -145,7 +183,11 @@ impl Half for Brain {
 #[inline(always)]
 fn flush_half<H: Half>(h: u32, m: u64) -> u32 {
     let exponent = ((1 << H::FORMAT.exponent) - 1) << H::FORMAT.mantissa;
-    if m & flag::FTZ != 0 && h & exponent == 0 { h & 0x8000 } else { h }
+    if m & flag::FTZ != 0 && h & exponent == 0 {
+        h & 0x8000
+    } else {
+        h
+    }
 }
 
 #[inline(always)]
@@ -161,14 +203,24 @@ fn output<H: Half>(h: u32, m: u64) -> u32 {
     }
     if m & flag::RELU != 0 {
         let v = H::up(h);
-        h = if v.is_nan() { 0x7fff } else if v > 0.0 { h } else { 0 };
+        h = if v.is_nan() {
+            0x7fff
+        } else if v > 0.0 {
+            h
+        } else {
+            0
+        };
     }
     h
 }
 
 #[inline(always)]
 fn half_fma<H: Half>(a: u32, b: u32, c: u32, m: u64) -> u32 {
-    let r = fma_odd(input::<H>(a, m).into(), input::<H>(b, m).into(), input::<H>(c, m).into());
+    let r = fma_odd(
+        input::<H>(a, m).into(),
+        input::<H>(b, m).into(),
+        input::<H>(c, m).into(),
+    );
     output::<H>(narrow(r, H::FORMAT, Round::Nearest), m)
 }
 
@@ -177,7 +229,11 @@ fn half_extreme<H: Half>(a: u32, b: u32, max: bool, m: u64) -> u32 {
     let r = extreme(input::<H>(a, m), input::<H>(b, m), max, m);
     let v = f32::from_bits(r);
     let h = if v.is_nan() { 0x7fff } else { H::down(v) };
-    if m & flag::RELU != 0 { output::<H>(h, flag::RELU) } else { h }
+    if m & flag::RELU != 0 {
+        output::<H>(h, flag::RELU)
+    } else {
+        h
+    }
 }
 
 fn half_op(op: &Op<'_>, ty: Ty, imm: u64) -> Option<(Run, Class)> {
@@ -187,20 +243,40 @@ fn half_op(op: &Op<'_>, ty: Ty, imm: u64) -> Option<(Run, Class)> {
         Ty::F16x2 => two::<Ieee>(op),
         _ => two::<Brain>(op),
     };
-    found.map(|run| (run, if matches!(op.base, "ex2" | "tanh") { Class::Sfu } else { Class::Fp16 }))
+    found.map(|run| {
+        (
+            run,
+            if matches!(op.base, "ex2" | "tanh") {
+                Class::Sfu
+            } else {
+                Class::Fp16
+            },
+        )
+    })
 }
 
 fn one<H: Half>(op: &Op<'_>, _imm: u64) -> Option<Run> {
     Some(match op.base {
-        "add" => op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) + input::<H>(b, m)), m)),
-        "sub" => op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) - input::<H>(b, m)), m)),
-        "mul" => op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) * input::<H>(b, m)), m)),
+        "add" => {
+            op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) + input::<H>(b, m)), m))
+        }
+        "sub" => {
+            op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) - input::<H>(b, m)), m))
+        }
+        "mul" => {
+            op2i(|a: u32, b: u32, m| output::<H>(H::down(input::<H>(a, m) * input::<H>(b, m)), m))
+        }
         "fma" => op3i(|a: u32, b: u32, c: u32, m| half_fma::<H>(a, b, c, m)),
         "abs" => op1i(|a: u32, m| flush_half::<H>(a, m) & 0x7fff),
         "neg" => op1i(|a: u32, m| flush_half::<H>(a, m) ^ 0x8000),
         "min" => op2i(|a: u32, b: u32, m| half_extreme::<H>(a, b, false, m)),
         "max" => op2i(|a: u32, b: u32, m| half_extreme::<H>(a, b, true, m)),
-        "ex2" => op1i(|a: u32, m| output::<H>(narrow(exp2(input::<H>(a, m).into()), H::FORMAT, Round::Nearest), m)),
+        "ex2" => op1i(|a: u32, m| {
+            output::<H>(
+                narrow(exp2(input::<H>(a, m).into()), H::FORMAT, Round::Nearest),
+                m,
+            )
+        }),
         "tanh" => op1(|a: u32| narrow(f64::from(H::up(a)).tanh(), H::FORMAT, Round::Nearest)),
         _ => return None,
     })
@@ -213,18 +289,37 @@ fn two<H: Half>(op: &Op<'_>) -> Option<Run> {
         f(0) & 0xffff | f(16) << 16
     }
     Some(match op.base {
-        "add" => op2i(|a: u32, b: u32, m| pair(|s| output::<H>(H::down(input::<H>(a >> s, m) + input::<H>(b >> s, m)), m))),
-        "sub" => op2i(|a: u32, b: u32, m| pair(|s| output::<H>(H::down(input::<H>(a >> s, m) - input::<H>(b >> s, m)), m))),
-        "mul" => op2i(|a: u32, b: u32, m| pair(|s| output::<H>(H::down(input::<H>(a >> s, m) * input::<H>(b >> s, m)), m))),
-        "fma" => op3i(|a: u32, b: u32, c: u32, m| pair(|s| half_fma::<H>(a >> s, b >> s, c >> s, m))),
+        "add" => op2i(|a: u32, b: u32, m| {
+            pair(|s| output::<H>(H::down(input::<H>(a >> s, m) + input::<H>(b >> s, m)), m))
+        }),
+        "sub" => op2i(|a: u32, b: u32, m| {
+            pair(|s| output::<H>(H::down(input::<H>(a >> s, m) - input::<H>(b >> s, m)), m))
+        }),
+        "mul" => op2i(|a: u32, b: u32, m| {
+            pair(|s| output::<H>(H::down(input::<H>(a >> s, m) * input::<H>(b >> s, m)), m))
+        }),
+        "fma" => {
+            op3i(|a: u32, b: u32, c: u32, m| pair(|s| half_fma::<H>(a >> s, b >> s, c >> s, m)))
+        }
         "abs" => op1i(|a: u32, m| pair(|s| flush_half::<H>(a >> s & 0xffff, m) & 0x7fff)),
         "neg" => op1i(|a: u32, m| pair(|s| flush_half::<H>(a >> s & 0xffff, m) ^ 0x8000)),
         "min" => op2i(|a: u32, b: u32, m| pair(|s| half_extreme::<H>(a >> s, b >> s, false, m))),
         "max" => op2i(|a: u32, b: u32, m| pair(|s| half_extreme::<H>(a >> s, b >> s, true, m))),
         "ex2" => op1i(|a: u32, m| {
-            pair(|s| output::<H>(narrow(exp2(input::<H>(a >> s, m).into()), H::FORMAT, Round::Nearest), m))
+            pair(|s| {
+                output::<H>(
+                    narrow(
+                        exp2(input::<H>(a >> s, m).into()),
+                        H::FORMAT,
+                        Round::Nearest,
+                    ),
+                    m,
+                )
+            })
         }),
-        "tanh" => op1(|a: u32| pair(|s| narrow(f64::from(H::up(a >> s)).tanh(), H::FORMAT, Round::Nearest))),
+        "tanh" => op1(|a: u32| {
+            pair(|s| narrow(f64::from(H::up(a >> s)).tanh(), H::FORMAT, Round::Nearest))
+        }),
         _ => return None,
     })
 }

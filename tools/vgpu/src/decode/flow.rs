@@ -4,7 +4,7 @@ use super::kernel::{Builder, Symbol};
 use super::memory::address;
 use super::op::Op;
 use crate::count::Class;
-use crate::exec::cx::{FULL, NONE};
+use crate::exec::cx::NONE;
 use crate::exec::{barrier, control, tensor};
 use crate::ptx::parse::{Arg, Ins};
 use crate::ptx::types::{Space, Ty};
@@ -22,7 +22,9 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
         "ret" | "exit" => Ok(leave(b, op)),
         "trap" | "brkpt" => Ok(simple(b, control::trap, Class::Branch)),
         "nanosleep" => Ok(simple(b, control::sleep, Class::Other)),
-        "pmevent" | "setmaxnreg" | "griddepcontrol" => Ok(simple(b, control::nothing, Class::Other)),
+        "pmevent" | "setmaxnreg" | "griddepcontrol" => {
+            Ok(simple(b, control::nothing, Class::Other))
+        }
         "bar" | "barrier" if op.has("warp") => warp_sync(b, ins),
         "bar" | "barrier" if !op.has("cluster") => bar(b, op, ins),
         "shfl" => shfl(b, op, ins),
@@ -50,8 +52,12 @@ fn simple(b: &mut Builder<'_, '_>, run: crate::exec::cx::Run, class: Class) -> b
 }
 
 fn bra<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let Some(Arg::Name(name)) = ins.args.first() else { return Err("a label".to_owned()) };
-    let Some(Symbol::Label(label)) = b.find(name) else { return Err(format!("unknown label {name}")) };
+    let Some(Arg::Name(name)) = ins.args.first() else {
+        return Err("a label".to_owned());
+    };
+    let Some(Symbol::Label(label)) = b.find(name) else {
+        return Err(format!("unknown label {name}"));
+    };
     jump(b, label);
     Ok(true)
 }
@@ -65,8 +71,12 @@ pub fn jump(b: &mut Builder<'_, '_>, label: u32) {
 }
 
 fn brx<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let [index, Arg::Name(table)] = &ins.args[..] else { return Err("an index and a list of labels".to_owned()) };
-    let Some(Symbol::Table(table)) = b.find(table) else { return Err(format!("unknown list {table}")) };
+    let [index, Arg::Name(table)] = &ins.args[..] else {
+        return Err("an index and a list of labels".to_owned());
+    };
+    let Some(Symbol::Table(table)) = b.find(table) else {
+        return Err(format!("unknown list {table}"));
+    };
     let names = b.tables[table as usize].clone();
     let mut labels = Vec::new();
     for name in &names {
@@ -81,7 +91,12 @@ fn brx<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
     let mut list = vec![labels.len() as u32];
     list.extend(&labels);
     inst.list = b.list(&list);
-    b.list_fixups.extend(labels.iter().enumerate().map(|(n, label)| (inst.list as usize + 1 + n, *label)));
+    b.list_fixups.extend(
+        labels
+            .iter()
+            .enumerate()
+            .map(|(n, label)| (inst.list as usize + 1 + n, *label)),
+    );
     b.emit(inst);
     Ok(true)
 }
@@ -101,8 +116,36 @@ fn leave(b: &mut Builder<'_, '_>, op: &Op<'_>) -> bool {
 /// The names in `(a, b)`.
 fn names<'a>(arg: &Arg<'a>) -> Vec<&'a str> {
     match arg {
-        Arg::List(items) => items.iter().filter_map(|a| if let Arg::Name(name) = a { Some(*name) } else { None }).collect(),
+        Arg::List(items) => items
+            .iter()
+            .filter_map(|a| {
+                if let Arg::Name(name) = a {
+                    Some(*name)
+                } else {
+                    None
+                }
+            })
+            .collect(),
         _ => Vec::new(),
+    }
+}
+
+/// Functions that the driver provides: `printf` prints nothing here, `assert` ends the kernel.
+fn built_in(b: &mut Builder<'_, '_>, name: &str, params: &[&str]) -> Option<bool> {
+    match name {
+        "vprintf" => Some(simple(b, control::nothing, Class::Other)),
+        "__assertfail" => {
+            let rows: Vec<u32> = params
+                .iter()
+                .take(2)
+                .map(|p| b.address(p).unwrap_or(0) as u32)
+                .collect();
+            let mut inst = b.inst(control::assert_fail);
+            inst.list = b.list(&rows);
+            b.emit(inst);
+            Some(true)
+        }
+        _ => None,
     }
 }
 
@@ -113,31 +156,33 @@ fn call<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
         [Arg::List(_), rest @ ..] => (names(&args[0]), rest),
         rest => (Vec::new(), rest),
     };
-    let Some(Arg::Name(name)) = rest.first() else { return Err("a function's name".to_owned()) };
+    let Some(Arg::Name(name)) = rest.first() else {
+        return Err("a function's name".to_owned());
+    };
     let params = rest.get(1).map(names).unwrap_or_default();
-    match *name {
-        "vprintf" => return Ok(simple(b, control::nothing, Class::Other)),
-        "__assertfail" => {
-            let mut inst = b.inst(control::assert_fail);
-            let mut rows = Vec::new();
-            for p in params.iter().take(2) {
-                rows.push(b.address(p).unwrap_or(0) as u32);
-            }
-            inst.list = b.list(&rows);
-            b.emit(inst);
-            return Ok(true);
-        }
-        _ => {}
+    if let Some(done) = built_in(b, name, &params) {
+        return Ok(done);
     }
-    let Some(func) = b.names.funcs.get(name).copied() else { return Err(format!("unknown function {name}")) };
+    let Some(func) = b.names.funcs.get(name).copied() else {
+        return Err(format!("unknown function {name}"));
+    };
     if b.inlining.contains(name) {
         return Err(format!("{name} calls itself: recursion is not supported"));
     }
     if params.len() != func.params.len() || rets.len() != func.rets.len() {
-        return Err(format!("{name} takes {} parameters and gives {} results", func.params.len(), func.rets.len()));
+        return Err(format!(
+            "{name} takes {} parameters and gives {} results",
+            func.params.len(),
+            func.rets.len()
+        ));
     }
     let mut known = Vec::new();
-    for (var, name) in func.params.iter().chain(&func.rets).zip(params.iter().chain(&rets)) {
+    for (var, name) in func
+        .params
+        .iter()
+        .chain(&func.rets)
+        .zip(params.iter().chain(&rets))
+    {
         let symbol = b.find(name).ok_or_else(|| format!("unknown name {name}"))?;
         known.push((var.name, symbol));
     }
@@ -165,7 +210,9 @@ fn bar<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, 
     inst.b = NONE;
     let mut args = &ins.args[..];
     if op.has("red") {
-        let [dst, rest @ .., p] = args else { return Err("a result, a barrier, a predicate".to_owned()) };
+        let [dst, rest @ .., p] = args else {
+            return Err("a result, a barrier, a predicate".to_owned());
+        };
         let (row, not) = b.pred_src(p)?;
         (inst.c, inst.imm) = (row, if not { barrier::imm::NOT } else { 0 });
         if op.has("popc") {
@@ -173,7 +220,11 @@ fn bar<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, 
             inst.imm |= barrier::Reduce::Count as u64;
         } else {
             inst.d = b.pred(dst)?.0;
-            inst.imm |= if op.has("and") { barrier::Reduce::And } else { barrier::Reduce::Or } as u64;
+            inst.imm |= if op.has("and") {
+                barrier::Reduce::And
+            } else {
+                barrier::Reduce::Or
+            } as u64;
         }
         args = rest;
     }
@@ -201,7 +252,10 @@ fn warp_sync<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String>
 
 fn shfl<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
     let mode = ["up", "down", "bfly", "idx"].iter().position(|m| op.has(m));
-    let (Some(mode), true, [dst, value, lane, clamp, mask]) = (mode, op.has("sync"), &ins.args[..]) else { return Ok(false) };
+    let (Some(mode), true, [dst, value, lane, clamp, mask]) = (mode, op.has("sync"), &ins.args[..])
+    else {
+        return Ok(false);
+    };
     let (dst, predicate) = match *dst {
         Arg::Pair(d, p) => (Arg::Name(d), b.pred(&Arg::Name(p))?.0),
         ref d => (d.clone(), NONE),
@@ -219,13 +273,21 @@ fn shfl<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
 }
 
 fn vote<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let mode = ["all", "any", "uni", "ballot"].iter().position(|m| op.has(m));
-    let (Some(mode), true, [dst, p, mask]) = (mode, op.has("sync"), &ins.args[..]) else { return Ok(false) };
+    let mode = ["all", "any", "uni", "ballot"]
+        .iter()
+        .position(|m| op.has(m));
+    let (Some(mode), true, [dst, p, mask]) = (mode, op.has("sync"), &ins.args[..]) else {
+        return Ok(false);
+    };
     let (row, not) = b.pred_src(p)?;
     let mut inst = b.inst(barrier::vote);
     inst.a = row;
     inst.b = b.src(mask, Ty::B32)?;
-    inst.d = if mode == 3 { b.dst(dst, Ty::B32)? } else { b.pred(dst)?.0 };
+    inst.d = if mode == 3 {
+        b.dst(dst, Ty::B32)?
+    } else {
+        b.pred(dst)?.0
+    };
     inst.imm = mode as u64 | if not { 8 } else { 0 };
     inst.class = Class::Shuffle;
     b.emit(inst);
@@ -233,7 +295,9 @@ fn vote<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
 }
 
 fn match_lanes<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let (Some(ty), [dst, value, mask]) = (op.ty(), &ins.args[..]) else { return Ok(false) };
+    let (Some(ty), [dst, value, mask]) = (op.ty(), &ins.args[..]) else {
+        return Ok(false);
+    };
     let mut inst = b.inst(barrier::match_lanes);
     inst.a = b.src(value, ty)?;
     inst.b = b.src(mask, Ty::B32)?;
@@ -254,8 +318,12 @@ fn match_lanes<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Resul
 }
 
 fn redux<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let mode = ["add", "and", "or", "xor", "min", "max"].iter().position(|m| op.has(m));
-    let (Some(mode), Some(ty), [dst, value, mask]) = (mode, op.ty(), &ins.args[..]) else { return Ok(false) };
+    let mode = ["add", "and", "or", "xor", "min", "max"]
+        .iter()
+        .position(|m| op.has(m));
+    let (Some(mode), Some(ty), [dst, value, mask]) = (mode, op.ty(), &ins.args[..]) else {
+        return Ok(false);
+    };
     if ty.size() != 4 || ty.float() {
         return Ok(false);
     }
@@ -269,7 +337,9 @@ fn redux<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
 }
 
 fn elect<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let [Arg::Pair(d, p), mask] = &ins.args[..] else { return Ok(false) };
+    let [Arg::Pair(d, p), mask] = &ins.args[..] else {
+        return Ok(false);
+    };
     let mut inst = b.inst(barrier::elect);
     inst.d = b.dst(&Arg::Name(d), Ty::B32)?;
     inst.c = b.pred(&Arg::Name(p))?.0;
@@ -282,18 +352,35 @@ fn elect<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
 /// `ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16`, `stmatrix` likewise.
 fn matrix<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
     let n = ["x1", "x2", "x4"].iter().position(|m| op.has(m));
-    let (Some(n), true, true, [first, second]) = (n, op.has("m8n8"), op.has("b16"), &ins.args[..]) else { return Ok(false) };
+    let (Some(n), true, true, [first, second]) = (n, op.has("m8n8"), op.has("b16"), &ins.args[..])
+    else {
+        return Ok(false);
+    };
     let load = op.base == "ldmatrix";
-    let (regs, place) = if load { (first, second) } else { (second, first) };
-    let Arg::Vec(regs) = regs else { return Err("a list of registers".to_owned()) };
+    let (regs, place) = if load {
+        (first, second)
+    } else {
+        (second, first)
+    };
+    let Arg::Vec(regs) = regs else {
+        return Err("a list of registers".to_owned());
+    };
     if regs.len() != 1 << n {
         return Err(format!("{} registers for {} matrices", regs.len(), 1 << n));
     }
     let mut rows = Vec::new();
     for r in regs {
-        rows.push(if load { b.dst(r, Ty::B32)? } else { b.src(r, Ty::B32)? });
+        rows.push(if load {
+            b.dst(r, Ty::B32)?
+        } else {
+            b.src(r, Ty::B32)?
+        });
     }
-    let mut inst = b.inst(if load { tensor::ldmatrix } else { tensor::stmatrix });
+    let mut inst = b.inst(if load {
+        tensor::ldmatrix
+    } else {
+        tensor::stmatrix
+    });
     let space = address(b, &mut inst, place, Space::Shared)?;
     if space != Space::Shared {
         return Err("an address in shared memory".to_owned());
@@ -307,31 +394,47 @@ fn matrix<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<boo
 
 /// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c`.
 fn mma<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let shape = op.mods.iter().find_map(|m| m.strip_prefix("m16n8k")).and_then(|k| k.parse::<u32>().ok());
+    let shape = op
+        .mods
+        .iter()
+        .find_map(|m| m.strip_prefix("m16n8k"))
+        .and_then(|k| k.parse::<u32>().ok());
     let types: Vec<&str> = op.mods.iter().rev().take(4).rev().copied().collect();
-    let (Some(k), [d, a, b_ty, c], true) = (shape, &types[..], op.has("row") && op.has("col")) else { return Ok(false) };
+    let (Some(k), [d, a, b_ty, c], true) = (shape, &types[..], op.has("row") && op.has("col"))
+    else {
+        return Ok(false);
+    };
     if a != b_ty || d != c {
         return Ok(false);
     }
-    let Some((run, sizes)) = tensor::mma(a, k, *d == "f16") else { return Ok(false) };
+    let Some((run, sizes)) = tensor::mma(a, k, *d == "f16") else {
+        return Ok(false);
+    };
     if ins.args.len() != 4 {
         return Err("four operands".to_owned());
     }
     let mut rows = Vec::new();
     for (n, (arg, size)) in ins.args.iter().zip(sizes).enumerate() {
-        let parts = if let Arg::Vec(parts) = arg { parts.as_slice() } else { std::slice::from_ref(arg) };
+        let parts = if let Arg::Vec(parts) = arg {
+            parts.as_slice()
+        } else {
+            std::slice::from_ref(arg)
+        };
         if parts.len() != size {
             return Err(format!("{} registers where {size} are due", parts.len()));
         }
         for part in parts {
-            rows.push(if n == 0 { b.dst(part, Ty::B32)? } else { b.src(part, Ty::F32)? });
+            rows.push(if n == 0 {
+                b.dst(part, Ty::B32)?
+            } else {
+                b.src(part, Ty::F32)?
+            });
         }
     }
     let mut inst = b.inst(run);
     (inst.list, inst.class) = (b.list(&rows), Class::Tensor);
     // Useful to the counters: multiply-adds of one instruction.
     inst.imm = u64::from(16 * 8 * k);
-    let _ = FULL;
     b.emit(inst);
     Ok(true)
 }

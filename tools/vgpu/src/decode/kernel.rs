@@ -132,7 +132,11 @@ impl<'m, 'a> Builder<'m, 'a> {
     /// An empty kernel.
     pub fn new(name: &str, names: &'m Names<'m, 'a>) -> Self {
         Builder {
-            kernel: Kernel { name: name.to_owned(), granule: 4, ..Kernel::default() },
+            kernel: Kernel {
+                name: name.to_owned(),
+                granule: 4,
+                ..Kernel::default()
+            },
             names,
             scopes: vec![Scope::default()],
             labels: Vec::new(),
@@ -231,7 +235,10 @@ impl<'m, 'a> Builder<'m, 'a> {
                 });
             }
         }
-        self.names.vars.get(name).map(|&(space, address)| Symbol::Var(space, address))
+        self.names
+            .vars
+            .get(name)
+            .map(|&(space, address)| Symbol::Var(space, address))
     }
 
     /// The row of a 32-bit constant.
@@ -261,7 +268,11 @@ impl<'m, 'a> Builder<'m, 'a> {
             return *row;
         }
         let row = if wide { self.rows64(1) } else { self.rows32(1) };
-        let list = if wide { &mut self.kernel.specials64 } else { &mut self.kernel.specials };
+        let list = if wide {
+            &mut self.kernel.specials64
+        } else {
+            &mut self.kernel.specials
+        };
         list.push((row, special));
         self.special_rows.insert((special, wide), row);
         row
@@ -299,7 +310,11 @@ impl<'m, 'a> Builder<'m, 'a> {
     pub fn src(&mut self, arg: &Arg<'a>, ty: Ty) -> Result<u32, String> {
         let wide = ty.size() == 8;
         if let Some(bits) = Self::constant(arg, ty) {
-            return Ok(if wide { self.const64(bits) } else { self.const32(bits as u32) });
+            return Ok(if wide {
+                self.const64(bits)
+            } else {
+                self.const32(bits as u32)
+            });
         }
         let (name, offset) = match *arg {
             Arg::Name(name) => (name, 0),
@@ -311,10 +326,20 @@ impl<'m, 'a> Builder<'m, 'a> {
             Some(Symbol::R64(row)) if wide => Ok(row),
             Some(Symbol::Var(_, address)) => {
                 let address = address.wrapping_add(offset as u64);
-                Ok(if wide { self.const64(address) } else { self.const32(address as u32) })
+                Ok(if wide {
+                    self.const64(address)
+                } else {
+                    self.const32(address as u32)
+                })
             }
-            Some(symbol) => Err(format!("{name} is {symbol:?}, but the operand has type {ty:?}")),
-            None if name == "WARP_SZ" => Ok(if wide { self.const64(32) } else { self.const32(32) }),
+            Some(symbol) => Err(format!(
+                "{name} is {symbol:?}, but the operand has type {ty:?}"
+            )),
+            None if name == "WARP_SZ" => Ok(if wide {
+                self.const64(32)
+            } else {
+                self.const32(32)
+            }),
             None => match Special::named(name) {
                 Some(special) => Ok(self.special(special, wide)),
                 None => Err(format!("unknown name {name}")),
@@ -325,12 +350,16 @@ impl<'m, 'a> Builder<'m, 'a> {
     /// The row that a result of a type is written to; `_` is a row nobody reads.
     pub fn dst(&mut self, arg: &Arg<'a>, ty: Ty) -> Result<u32, String> {
         let wide = ty.size() == 8;
-        let Arg::Name(name) = *arg else { return Err(format!("unexpected result {arg:?}")) };
+        let Arg::Name(name) = *arg else {
+            return Err(format!("unexpected result {arg:?}"));
+        };
         match self.find(name) {
             Some(Symbol::R32(row)) if !wide => Ok(row),
             Some(Symbol::R64(row)) if wide => Ok(row),
             None if name == "_" => Ok(if wide { self.rows64(1) } else { self.rows32(1) }),
-            found => Err(format!("{name} is {found:?}, but the result has type {ty:?}")),
+            found => Err(format!(
+                "{name} is {found:?}, but the result has type {ty:?}"
+            )),
         }
     }
 
@@ -408,15 +437,41 @@ impl<'m, 'a> Builder<'m, 'a> {
     }
 
     /// `op d, a, b, c`: the first operand is the result, all others have one type.
-    pub fn plain(&mut self, ins: &Ins<'a>, run: Run, ty: Ty, class: Class, imm: u64) -> Result<(), String> {
+    pub fn plain(
+        &mut self,
+        ins: &Ins<'a>,
+        run: Run,
+        ty: Ty,
+        class: Class,
+        imm: u64,
+    ) -> Result<(), String> {
         let types = [ty; 3];
-        self.typed(ins, run, ty, &types[..ins.args.len().saturating_sub(1).min(3)], class, imm)
+        self.typed(
+            ins,
+            run,
+            ty,
+            &types[..ins.args.len().saturating_sub(1).min(3)],
+            class,
+            imm,
+        )
     }
 
     /// `op d, a, b, c` with a type for each.
-    pub fn typed(&mut self, ins: &Ins<'a>, run: Run, d: Ty, types: &[Ty], class: Class, imm: u64) -> Result<(), String> {
+    pub fn typed(
+        &mut self,
+        ins: &Ins<'a>,
+        run: Run,
+        d: Ty,
+        types: &[Ty],
+        class: Class,
+        imm: u64,
+    ) -> Result<(), String> {
         if ins.args.len() != types.len() + 1 {
-            return Err(format!("{} operands, expected {}", ins.args.len(), types.len() + 1));
+            return Err(format!(
+                "{} operands, expected {}",
+                ins.args.len(),
+                types.len() + 1
+            ));
         }
         let mut inst = self.inst(run);
         let mut rows = [0; 3];
@@ -432,9 +487,20 @@ impl<'m, 'a> Builder<'m, 'a> {
     }
 
     /// As `typed`, with the operands in a list.
-    pub fn typed_list(&mut self, ins: &Ins<'a>, run: Run, d: Ty, types: &[Ty], class: Class) -> Result<(), String> {
+    pub fn typed_list(
+        &mut self,
+        ins: &Ins<'a>,
+        run: Run,
+        d: Ty,
+        types: &[Ty],
+        class: Class,
+    ) -> Result<(), String> {
         if ins.args.len() != types.len() + 1 {
-            return Err(format!("{} operands, expected {}", ins.args.len(), types.len() + 1));
+            return Err(format!(
+                "{} operands, expected {}",
+                ins.args.len(),
+                types.len() + 1
+            ));
         }
         let mut rows = Vec::new();
         for (arg, ty) in ins.args[1..].iter().zip(types) {

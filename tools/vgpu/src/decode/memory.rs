@@ -47,8 +47,15 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
 }
 
 /// Fills in an instruction's address and returns the space it addresses.
-pub fn address<'a>(b: &mut Builder<'_, 'a>, inst: &mut Inst, arg: &Arg<'a>, space: Space) -> Result<Space, String> {
-    let Arg::Mem(base, offset) = *arg else { return Err(format!("{arg:?} is no address")) };
+pub fn address<'a>(
+    b: &mut Builder<'_, 'a>,
+    inst: &mut Inst,
+    arg: &Arg<'a>,
+    space: Space,
+) -> Result<Space, String> {
+    let Arg::Mem(base, offset) = *arg else {
+        return Err(format!("{arg:?} is no address"));
+    };
     let offset = i32::try_from(offset).map_err(|_| "an offset beyond 32 bits".to_owned())?;
     let mut found = space;
     inst.imm |= u64::from(offset as u32);
@@ -88,7 +95,11 @@ fn width(ty: Ty, signed: bool) -> Option<Width> {
 
 /// Space and element of a load or store.
 fn form<'a>(op: &Op<'a>) -> Option<(Space, Ty, usize)> {
-    let space = op.mods.iter().find_map(|m| Space::named(m)).unwrap_or(Space::Generic);
+    let space = op
+        .mods
+        .iter()
+        .find_map(|m| Space::named(m))
+        .unwrap_or(Space::Generic);
     let n = if op.has("v2") {
         2
     } else if op.has("v4") {
@@ -110,9 +121,15 @@ fn parts<'s, 'a>(arg: &'s Arg<'a>) -> &'s [Arg<'a>] {
 }
 
 fn load<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let Some((space, ty, n)) = form(op) else { return Ok(false) };
-    let [dst, src, ..] = &ins.args[..] else { return Err("two operands".to_owned()) };
-    let Some(width) = width(ty, true) else { return Ok(false) };
+    let Some((space, ty, n)) = form(op) else {
+        return Ok(false);
+    };
+    let [dst, src, ..] = &ins.args[..] else {
+        return Err("two operands".to_owned());
+    };
+    let Some(width) = width(ty, true) else {
+        return Ok(false);
+    };
     let word = if ty.size() == 8 { Ty::B64 } else { Ty::B32 };
     let (mut rows, mut widen, mut narrow) = (Vec::new(), Vec::new(), false);
     for part in parts(dst) {
@@ -133,7 +150,9 @@ fn load<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
     inst.imm |= if narrow { imm::NARROW } else { 0 };
     inst.class = load_class(space);
     let run = match (space, src) {
-        (Space::Param, Arg::Mem(Some(name), offset)) if matches!(b.find(name), Some(Symbol::Var(..))) => {
+        (Space::Param, Arg::Mem(Some(name), offset))
+            if matches!(b.find(name), Some(Symbol::Var(..))) =>
+        {
             inst.imm = b.address(name).unwrap_or(0).wrapping_add(*offset as u64);
             load::param(width, n)
         }
@@ -147,7 +166,11 @@ fn load<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
     inst.list = b.list(&rows);
     b.emit(inst);
     for (from, to) in widen {
-        let mut inst = b.inst(if ty.signed() { op1(|a: u32| i64::from(a as i32) as u64) } else { op1(|a: u32| u64::from(a)) });
+        let mut inst = b.inst(if ty.signed() {
+            op1(|a: u32| i64::from(a as i32) as u64)
+        } else {
+            op1(|a: u32| u64::from(a))
+        });
         (inst.a, inst.d, inst.class) = (from, to, Class::Mov);
         b.emit(inst);
     }
@@ -174,9 +197,15 @@ fn space_code(space: Space) -> u8 {
 }
 
 fn store<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let Some((space, ty, n)) = form(op) else { return Ok(false) };
-    let [dst, src, ..] = &ins.args[..] else { return Err("two operands".to_owned()) };
-    let Some(width) = width(ty, false) else { return Ok(false) };
+    let Some((space, ty, n)) = form(op) else {
+        return Ok(false);
+    };
+    let [dst, src, ..] = &ins.args[..] else {
+        return Err("two operands".to_owned());
+    };
+    let Some(width) = width(ty, false) else {
+        return Ok(false);
+    };
     let mut rows = Vec::new();
     for part in parts(src) {
         if b.is_wide(part) && ty.size() < 8 {
@@ -185,13 +214,19 @@ fn store<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
             rows.push(inst.d);
             b.emit(inst);
         } else {
-            let as_ty = if ty.size() < 4 && matches!(part, Arg::Name(_)) { Ty::B32 } else { ty };
+            let as_ty = if ty.size() < 4 && matches!(part, Arg::Name(_)) {
+                Ty::B32
+            } else {
+                ty
+            };
             rows.push(b.src(part, as_ty)?);
         }
     }
     let mut inst = b.inst(control::nothing);
     let space = address(b, &mut inst, dst, space)?;
-    let Some(run) = load::store(width, n, space_code(space)) else { return Ok(false) };
+    let Some(run) = load::store(width, n, space_code(space)) else {
+        return Ok(false);
+    };
     if rows.len() != n {
         return Err(format!("{} registers for {n} elements", rows.len()));
     }
@@ -212,9 +247,19 @@ fn store<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
 
 fn atomic<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
     let Some(ty) = op.ty() else { return Ok(false) };
-    let space = op.mods.iter().find_map(|m| Space::named(m)).unwrap_or(Space::Generic);
-    let what = ["add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec"].iter().find(|m| op.has(m));
-    let Some(run) = what.and_then(|what| operation(what, ty)) else { return Ok(false) };
+    let space = op
+        .mods
+        .iter()
+        .find_map(|m| Space::named(m))
+        .unwrap_or(Space::Generic);
+    let what = [
+        "add", "min", "max", "and", "or", "xor", "exch", "cas", "inc", "dec",
+    ]
+    .iter()
+    .find(|m| op.has(m));
+    let Some(run) = what.and_then(|what| operation(what, ty)) else {
+        return Ok(false);
+    };
     let red = op.base == "red";
     let args = &ins.args[usize::from(!red)..];
     if args.len() < 2 {
@@ -231,7 +276,11 @@ fn atomic<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<boo
         b.shared_access(ty.size());
     }
     inst.b = b.src(&args[1], ty)?;
-    inst.c = if op.has("cas") { b.src(args.get(2).ok_or("cas needs two values")?, ty)? } else { inst.b };
+    inst.c = if op.has("cas") {
+        b.src(args.get(2).ok_or("cas needs two values")?, ty)?
+    } else {
+        inst.b
+    };
     inst.class = Class::Atomic;
     b.emit(inst);
     Ok(true)
@@ -243,8 +292,16 @@ fn add_f32(a: u32, b: u32) -> u32 {
 }
 
 fn add_half(a: u32, b: u32, brain: bool) -> u32 {
-    let (up, format): (fn(u32) -> f32, _) = if brain { (bf16_to_f32, BF16) } else { (f16_to_f32, F16) };
-    narrow(f64::from(up(a & 0xffff)) + f64::from(up(b & 0xffff)), format, Round::Nearest)
+    let (up, format): (fn(u32) -> f32, _) = if brain {
+        (bf16_to_f32, BF16)
+    } else {
+        (f16_to_f32, F16)
+    };
+    narrow(
+        f64::from(up(a & 0xffff)) + f64::from(up(b & 0xffff)),
+        format,
+        Round::Nearest,
+    )
 }
 
 fn add_pair(a: u32, b: u32, brain: bool) -> u32 {
@@ -257,7 +314,9 @@ fn operation(what: &str, ty: Ty) -> Option<Run> {
         ("add", U32 | S32) => atom::atom(|a: u32, b, _| a.wrapping_add(b)),
         ("add", U64 | S64) => atom::atom(|a: u64, b, _| a.wrapping_add(b)),
         ("add", F32) => atom::atom(|a: u32, b, _| add_f32(a, b)),
-        ("add", F64) => atom::atom(|a: u64, b, _| crate::exec::math::bits64(f64::from_bits(a) + f64::from_bits(b))),
+        ("add", F64) => atom::atom(|a: u64, b, _| {
+            crate::exec::math::bits64(f64::from_bits(a) + f64::from_bits(b))
+        }),
         ("add", F16) => atom::atom(|a: u16, b, _| add_half(a.into(), b.into(), false) as u16),
         ("add", Bf16) => atom::atom(|a: u16, b, _| add_half(a.into(), b.into(), true) as u16),
         ("add", F16x2) => atom::atom(|a: u32, b, _| add_pair(a, b, false)),
@@ -306,22 +365,31 @@ fn copy<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
 
 /// `cp.async.cg.shared.global [dst], [src], 16 {, src-size | ignore-src}`.
 fn copy_bytes<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    if !op.mods.iter().any(|m| Space::named(m) == Some(Space::Shared)) {
+    if !op
+        .mods
+        .iter()
+        .any(|m| Space::named(m) == Some(Space::Shared))
+    {
         return Ok(false);
     }
-    let [dst, src, Arg::Int(bytes), rest @ ..] = &ins.args[..] else { return Err("two addresses and a size".to_owned()) };
+    let [dst, src, Arg::Int(bytes), rest @ ..] = &ins.args[..] else {
+        return Err("two addresses and a size".to_owned());
+    };
     if !matches!(*bytes, 4 | 8 | 16) || op.has("cg") && *bytes != 16 {
         return Err(format!("a copy of {bytes} bytes"));
     }
     let mut inst = b.inst(asynch::issue);
     address(b, &mut inst, dst, Space::Shared)?;
-    let Arg::Mem(Some(base), offset) = src else { return Err(format!("{src:?} is no address")) };
+    let Arg::Mem(Some(base), offset) = src else {
+        return Err(format!("{src:?} is no address"));
+    };
     inst.b = b.src(&Arg::Name(base), Ty::U64)?;
     let offset = i32::try_from(*offset).map_err(|_| "an offset beyond 32 bits".to_owned())?;
     inst.list = b.list(&[offset as u32, *bytes as u32]);
     inst.c = NONE;
     for arg in rest {
-        let is_pred = matches!(arg, Arg::Not(_)) || matches!(arg, Arg::Name(n) if matches!(b.find(n), Some(Symbol::Pred(_))));
+        let is_pred = matches!(arg, Arg::Not(_))
+            || matches!(arg, Arg::Name(n) if matches!(b.find(n), Some(Symbol::Pred(_))));
         if is_pred {
             let (row, not) = b.pred(arg)?;
             inst.d = row;

@@ -1,5 +1,6 @@
 //! From statements to instructions ready to run.
 
+pub mod compare;
 pub mod cvt;
 pub mod float;
 pub mod flow;
@@ -28,13 +29,24 @@ pub struct ModuleText {
 impl ModuleText {
     fn new(text: &str) -> ModuleText {
         let mut starts = vec![0];
-        starts.extend(text.bytes().enumerate().filter(|(_, c)| *c == b'\n').map(|(n, _)| n + 1));
-        ModuleText { text: text.to_owned(), starts, files: HashMap::new() }
+        starts.extend(
+            text.bytes()
+                .enumerate()
+                .filter(|(_, c)| *c == b'\n')
+                .map(|(n, _)| n + 1),
+        );
+        ModuleText {
+            text: text.to_owned(),
+            starts,
+            files: HashMap::new(),
+        }
     }
 
     /// Line `n`, from 1.
     pub fn line(&self, n: u32) -> &str {
-        let Some(from) = self.starts.get((n as usize).wrapping_sub(1)) else { return "" };
+        let Some(from) = self.starts.get((n as usize).wrapping_sub(1)) else {
+            return "";
+        };
         self.text[*from..].lines().next().unwrap_or("").trim()
     }
 
@@ -71,7 +83,10 @@ pub struct Loaded {
 /// Text that is no PTX, or variables that do not fit.
 pub fn load(text: &str, memory: &mut Memory) -> Result<Loaded, String> {
     let module = parse(text)?;
-    let mut names = Names { vars: HashMap::new(), funcs: HashMap::new() };
+    let mut names = Names {
+        vars: HashMap::new(),
+        funcs: HashMap::new(),
+    };
     let mut loaded = Loaded {
         text: ModuleText::new(text),
         kernels: HashMap::new(),
@@ -79,7 +94,11 @@ pub fn load(text: &str, memory: &mut Memory) -> Result<Loaded, String> {
         target: module.target.trim_end_matches(',').to_owned(),
         sass: Default::default(),
     };
-    loaded.text.files = module.files.iter().map(|(n, s)| (*n, (*s).to_owned())).collect();
+    loaded.text.files = module
+        .files
+        .iter()
+        .map(|(n, s)| (*n, (*s).to_owned()))
+        .collect();
     place(&module, &mut names, &mut loaded, memory)?;
     let mut dynamic = Vec::new();
     for var in module.vars.iter().filter(|v| v.space == Space::Shared) {
@@ -89,19 +108,29 @@ pub fn load(text: &str, memory: &mut Memory) -> Result<Loaded, String> {
         names.funcs.insert(func.name, func);
     }
     for func in module.funcs.iter().filter(|f| f.entry && f.body.is_some()) {
-        let kernel = kernel(func, &names, &dynamic).map_err(|e| format!("kernel {}: {e}", func.name));
+        let kernel =
+            kernel(func, &names, &dynamic).map_err(|e| format!("kernel {}: {e}", func.name));
         loaded.kernels.insert(func.name.to_owned(), kernel);
     }
     Ok(loaded)
 }
 
 /// Gives the module's `.global` and `.const` variables addresses and contents.
-fn place<'a>(module: &Module<'a>, names: &mut Names<'_, 'a>, loaded: &mut Loaded, memory: &mut Memory) -> Result<(), String> {
+fn place<'a>(
+    module: &Module<'a>,
+    names: &mut Names<'_, 'a>,
+    loaded: &mut Loaded,
+    memory: &mut Memory,
+) -> Result<(), String> {
     let own = |v: &&Var<'a>| matches!(v.space, Space::Global | Space::Const);
     for var in module.vars.iter().filter(own) {
-        let address = memory.alloc(var.size.max(1)).ok_or_else(|| format!("no room for {}", var.name))?;
+        let address = memory
+            .alloc(var.size.max(1))
+            .ok_or_else(|| format!("no room for {}", var.name))?;
         names.vars.insert(var.name, (Space::Global, address));
-        loaded.globals.insert(var.name.to_owned(), (address, var.size));
+        loaded
+            .globals
+            .insert(var.name.to_owned(), (address, var.size));
     }
     for var in module.vars.iter().filter(own) {
         let (_, address) = names.vars[var.name];
@@ -112,7 +141,10 @@ fn place<'a>(module: &Module<'a>, names: &mut Names<'_, 'a>, loaded: &mut Loaded
             let value = match init {
                 Init::Bits(bits) => *bits,
                 Init::Symbol(name, offset) => {
-                    let (_, base) = names.vars.get(name).ok_or_else(|| format!("unknown name {name}"))?;
+                    let (_, base) = names
+                        .vars
+                        .get(name)
+                        .ok_or_else(|| format!("unknown name {name}"))?;
                     base.wrapping_add(*offset as u64)
                 }
             };
@@ -126,7 +158,11 @@ fn place<'a>(module: &Module<'a>, names: &mut Names<'_, 'a>, loaded: &mut Loaded
 }
 
 /// Decodes one kernel.
-fn kernel<'a>(func: &Func<'a>, names: &Names<'_, 'a>, shared: &[&Var<'a>]) -> Result<Kernel, String> {
+fn kernel<'a>(
+    func: &Func<'a>,
+    names: &Names<'_, 'a>,
+    shared: &[&Var<'a>],
+) -> Result<Kernel, String> {
     let mut b = Builder::new(func.name, names);
     (b.kernel.maxntid, b.kernel.reqntid) = (func.maxntid, func.reqntid);
     let mut known = Vec::new();
@@ -165,7 +201,10 @@ fn kernel<'a>(func: &Func<'a>, names: &Names<'_, 'a>, shared: &[&Var<'a>]) -> Re
 fn mentions(func: &Func<'_>, names: &Names<'_, '_>, name: &str) -> bool {
     let in_body = |f: &Func<'_>| {
         f.body.iter().flatten().any(|s| match &s.what {
-            What::Inst(ins) => ins.args.iter().any(|a| format!("{a:?}").contains(&format!("\"{name}\""))),
+            What::Inst(ins) => ins
+                .args
+                .iter()
+                .any(|a| format!("{a:?}").contains(&format!("\"{name}\""))),
             _ => false,
         })
     };
@@ -174,7 +213,13 @@ fn mentions(func: &Func<'_>, names: &Names<'_, '_>, name: &str) -> bool {
 
 /// The variables declared in a function.
 fn function_vars<'f, 'a>(func: &'f Func<'a>) -> impl Iterator<Item = &'f Var<'a>> {
-    func.body.iter().flatten().filter_map(|s| if let What::Var(v) = &s.what { Some(v) } else { None })
+    func.body.iter().flatten().filter_map(|s| {
+        if let What::Var(v) = &s.what {
+            Some(v)
+        } else {
+            None
+        }
+    })
 }
 
 /// Room for a variable in shared or local memory.
@@ -196,7 +241,11 @@ fn allocate(b: &mut Builder<'_, '_>, var: &Var<'_>) -> Symbol {
 /// # Errors
 ///
 /// The first statement that cannot be decoded, with its line.
-pub fn function<'a>(b: &mut Builder<'_, 'a>, func: &Func<'a>, known: &[(&'a str, Symbol)]) -> Result<(), String> {
+pub fn function<'a>(
+    b: &mut Builder<'_, 'a>,
+    func: &Func<'a>,
+    known: &[(&'a str, Symbol)],
+) -> Result<(), String> {
     let outer = b.scopes.split_off(1);
     open(b, func.body.as_deref().unwrap_or(&[]));
     for (name, symbol) in known {
@@ -204,7 +253,11 @@ pub fn function<'a>(b: &mut Builder<'_, 'a>, func: &Func<'a>, known: &[(&'a str,
     }
     let body = func.body.as_deref().unwrap_or(&[]);
     for (n, stmt) in body.iter().enumerate() {
-        b.at = Source { ptx: stmt.line, file: stmt.loc.0, line: stmt.loc.1 };
+        b.at = Source {
+            ptx: stmt.line,
+            file: stmt.loc.0,
+            line: stmt.loc.1,
+        };
         statement(b, stmt, &body[n + 1..]).map_err(|e| format!("line {}: {e}", stmt.line))?;
     }
     b.scopes.truncate(1);
@@ -230,7 +283,11 @@ fn open<'a>(b: &mut Builder<'_, 'a>, body: &[Stmt<'a>]) {
     }
 }
 
-fn statement<'a>(b: &mut Builder<'_, 'a>, stmt: &Stmt<'a>, rest: &[Stmt<'a>]) -> Result<(), String> {
+fn statement<'a>(
+    b: &mut Builder<'_, 'a>,
+    stmt: &Stmt<'a>,
+    rest: &[Stmt<'a>],
+) -> Result<(), String> {
     match &stmt.what {
         What::Open => open(b, rest),
         What::Close => {
@@ -283,7 +340,14 @@ fn table<'a>(b: &mut Builder<'_, 'a>, names: &[&'a str]) {
 /// Decodes one instruction.
 fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String> {
     let op = Op::new(ins.op);
-    let decoders = [moves::decode, int::decode, float::decode, cvt::decode, memory::decode, flow::decode];
+    let decoders = [
+        moves::decode,
+        int::decode,
+        float::decode,
+        cvt::decode,
+        memory::decode,
+        flow::decode,
+    ];
     for decode in decoders {
         match decode(b, &op, ins) {
             Ok(true) => return Ok(()),

@@ -1,15 +1,14 @@
 //! Moves, comparisons, selections, address conversions, arithmetic with carry.
 
+use super::compare;
 use super::kernel::{Builder, Symbol};
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::control;
-use crate::exec::cx::{NONE, Run};
-use crate::exec::half::{bf16_to_f32, f16_to_f32};
-use crate::exec::math::{flag, operand};
+use crate::exec::cx::Run;
 use crate::exec::memory::{LOCAL_BASE, PARAM_BASE, SHARED_BASE, WINDOW};
 use crate::exec::nan::Floats;
-use crate::exec::ops::{cmp, compare, op1, op1i, op2, op4, select};
+use crate::exec::ops::{cmp, op1, op1i, op2, op4, select};
 use crate::ptx::parse::{Arg, Ins};
 use crate::ptx::types::{Space, Ty};
 
@@ -22,20 +21,26 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
     match op.base {
         "mov" => mov(b, op, ins),
         "selp" => selp(b, op, ins),
-        "setp" => setp(b, op, ins),
-        "set" => set(b, op, ins),
-        "slct" => slct(b, op, ins),
-        "testp" => testp(b, op, ins),
+        "setp" => compare::setp(b, op, ins),
+        "set" => compare::set(b, op, ins),
+        "slct" => compare::slct(b, op, ins),
+        "testp" => compare::testp(b, op, ins),
         "cvta" => cvta(b, op, ins),
         "isspacep" => isspacep(b, op, ins),
-        "add" | "addc" | "sub" | "subc" | "mad" | "madc" if op.has("cc") || op.base.ends_with('c') => carry(b, op, ins),
+        "add" | "addc" | "sub" | "subc" | "mad" | "madc"
+            if op.has("cc") || op.base.ends_with('c') =>
+        {
+            carry(b, op, ins)
+        }
         "and" | "or" | "xor" | "not" if op.ty() == Some(Ty::Pred) => logic(b, op, ins),
         _ => Ok(false),
     }
 }
 
 fn mov<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let (Some(ty), [dst, src]) = (op.ty(), &ins.args[..]) else { return Ok(false) };
+    let (Some(ty), [dst, src]) = (op.ty(), &ins.args[..]) else {
+        return Ok(false);
+    };
     match (dst, src) {
         (Arg::Vec(parts), _) => return unpack(b, parts, src, ty),
         (_, Arg::Vec(parts)) => return join(b, dst, parts, ty),
@@ -49,25 +54,45 @@ fn mov<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, 
         b.emit(inst);
         return Ok(true);
     }
-    if let Arg::Name(name @ ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo")) = src {
-        let mut inst = b.inst(if ty.size() == 8 { control::clock64 } else { control::clock });
+    if let Arg::Name(
+        name @ ("%clock" | "%clock64" | "%clock_hi" | "%globaltimer" | "%globaltimer_lo"),
+    ) = src
+    {
+        let mut inst = b.inst(if ty.size() == 8 {
+            control::clock64
+        } else {
+            control::clock
+        });
         inst.d = b.dst(dst, ty)?;
         inst.imm = u64::from(*name == "%clock_hi") * 32;
         inst.class = Class::Mov;
         b.emit(inst);
         return Ok(true);
     }
-    let run = if ty.size() == 8 { op1(|a: u64| a) } else { op1(|a: u32| a) };
+    let run = if ty.size() == 8 {
+        op1(|a: u64| a)
+    } else {
+        op1(|a: u32| a)
+    };
     b.plain(ins, run, ty, Class::Mov, 0).map(|()| true)
 }
 
 /// `mov {a, b}, d`.
-fn unpack<'a>(b: &mut Builder<'_, 'a>, parts: &[Arg<'a>], src: &Arg<'a>, ty: Ty) -> Result<bool, String> {
+fn unpack<'a>(
+    b: &mut Builder<'_, 'a>,
+    parts: &[Arg<'a>],
+    src: &Arg<'a>,
+    ty: Ty,
+) -> Result<bool, String> {
     let width = 8 * ty.size() / parts.len() as u32;
     let whole = b.src(src, if b.is_wide(src) { Ty::B64 } else { Ty::B32 })?;
     // A part may be the register that is taken apart.
     let scratch = b.rows64(1);
-    let mut copy = b.inst(if b.is_wide(src) { op1(|a: u64| a) } else { op1(|a: u32| u64::from(a)) });
+    let mut copy = b.inst(if b.is_wide(src) {
+        op1(|a: u64| a)
+    } else {
+        op1(|a: u32| u64::from(a))
+    });
     (copy.d, copy.a, copy.class) = (scratch, whole, Class::Mov);
     let in_place = !parts.contains(src) && b.is_wide(src);
     if !in_place {
@@ -86,14 +111,20 @@ fn unpack<'a>(b: &mut Builder<'_, 'a>, parts: &[Arg<'a>], src: &Arg<'a>, ty: Ty)
         };
         let mut inst = b.inst(run);
         inst.d = b.dst(part, Ty::B32)?;
-        (inst.a, inst.imm, inst.class) = (if in_place { whole } else { scratch }, shift, Class::Mov);
+        (inst.a, inst.imm, inst.class) =
+            (if in_place { whole } else { scratch }, shift, Class::Mov);
         b.emit(inst);
     }
     Ok(true)
 }
 
 /// `mov d, {a, b}`.
-fn join<'a>(b: &mut Builder<'_, 'a>, dst: &Arg<'a>, parts: &[Arg<'a>], ty: Ty) -> Result<bool, String> {
+fn join<'a>(
+    b: &mut Builder<'_, 'a>,
+    dst: &Arg<'a>,
+    parts: &[Arg<'a>],
+    ty: Ty,
+) -> Result<bool, String> {
     let part = match 8 * ty.size() / parts.len() as u32 {
         8 => Ty::B8,
         16 => Ty::B16,
@@ -111,7 +142,9 @@ fn join<'a>(b: &mut Builder<'_, 'a>, dst: &Arg<'a>, parts: &[Arg<'a>], ty: Ty) -
         (8, 4) => b.inst(op4(|a: u32, b: u32, c: u32, d: u32| {
             u64::from(a & 0xffff | b << 16) | u64::from(c & 0xffff | d << 16) << 32
         })),
-        (4, 4) => b.inst(op4(|a: u32, b: u32, c: u32, d: u32| a & 0xff | (b & 0xff) << 8 | (c & 0xff) << 16 | d << 24)),
+        (4, 4) => b.inst(op4(|a: u32, b: u32, c: u32, d: u32| {
+            a & 0xff | (b & 0xff) << 8 | (c & 0xff) << 16 | d << 24
+        })),
         (size, n) => return Err(format!("{n} parts of {size} bytes")),
     };
     if rows.len() == 2 {
@@ -126,169 +159,19 @@ fn join<'a>(b: &mut Builder<'_, 'a>, dst: &Arg<'a>, parts: &[Arg<'a>], ty: Ty) -
 }
 
 fn selp<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let (Some(ty), [dst, x, y, p]) = (op.ty(), &ins.args[..]) else { return Ok(false) };
+    let (Some(ty), [dst, x, y, p]) = (op.ty(), &ins.args[..]) else {
+        return Ok(false);
+    };
     let (row, not) = b.pred_src(p)?;
-    let mut inst = b.inst(if ty.size() == 8 { select::<u64>() } else { select::<u32>() });
+    let mut inst = b.inst(if ty.size() == 8 {
+        select::<u64>()
+    } else {
+        select::<u32>()
+    });
     (inst.a, inst.b, inst.c) = (b.src(x, ty)?, b.src(y, ty)?, row);
     inst.d = b.dst(dst, ty)?;
     inst.imm = if not { u64::from(u32::MAX) } else { 0 };
     inst.class = Class::Mov;
-    b.emit(inst);
-    Ok(true)
-}
-
-/// The comparison of two values of a type.
-fn comparison(ty: Ty, name: &str, ftz: bool) -> Option<Run> {
-    macro_rules! ordered {
-        ($lane:ty, |$x:ident| $value:expr) => {
-            Some(match name {
-                "eq" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a == b }),
-                "ne" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a != b }),
-                "lt" | "lo" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a < b }),
-                "le" | "ls" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a <= b }),
-                "gt" | "hi" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a > b }),
-                "ge" | "hs" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a >= b }),
-                _ => return None,
-            })
-        };
-    }
-    macro_rules! float {
-        ($lane:ty, |$x:ident| $value:expr) => {
-            Some(match name {
-                "ne" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a < b || a > b }),
-                "equ" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !(a < b || a > b) }),
-                "neu" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a != b }),
-                "ltu" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !(a >= b) }),
-                "leu" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !(a > b) }),
-                "gtu" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !(a <= b) }),
-                "geu" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !(a < b) }),
-                "num" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); !a.is_nan() && !b.is_nan() }),
-                "nan" => cmp(|a: $lane, b: $lane| { let (a, b) = ({ let $x = a; $value }, { let $x = b; $value }); a.is_nan() || b.is_nan() }),
-                _ => return ordered!($lane, |$x| $value),
-            })
-        };
-    }
-    match ty {
-        Ty::U16 | Ty::B16 | Ty::U32 | Ty::B32 => ordered!(u32, |x| x),
-        Ty::S16 => ordered!(u32, |x| x as i16),
-        Ty::S32 => ordered!(u32, |x| x as i32),
-        Ty::U64 | Ty::B64 => ordered!(u64, |x| x),
-        Ty::S64 => ordered!(u64, |x| x as i64),
-        Ty::F32 if ftz => float!(u32, |x| operand(x, flag::FTZ)),
-        Ty::F32 => float!(u32, |x| f32::from_bits(x)),
-        Ty::F64 => float!(u64, |x| f64::from_bits(x)),
-        Ty::F16 => float!(u32, |x| f16_to_f32(x & 0xffff)),
-        Ty::Bf16 => float!(u32, |x| bf16_to_f32(x & 0xffff)),
-        _ => None,
-    }
-}
-
-/// Emits the comparison into predicate rows `p` and `q`.
-fn compare_into<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ty: Ty, args: &[Arg<'a>], p: u32, q: u32) -> Result<bool, String> {
-    let Some(run) = op.mods.first().and_then(|name| comparison(ty, name, op.has("ftz"))) else { return Ok(false) };
-    let mut imm = op.mods.iter().find_map(|m| match *m {
-        "and" => Some(1),
-        "or" => Some(2),
-        "xor" => Some(3),
-        _ => None,
-    });
-    let mut third = 0;
-    if let (Some(code), Some(arg)) = (&mut imm, args.get(2)) {
-        let (row, not) = b.pred_src(arg)?;
-        third = row;
-        *code |= if not { compare::NOT } else { 0 };
-    }
-    let mut inst = b.inst(run);
-    (inst.a, inst.b, inst.c) = (b.src(&args[0], ty)?, b.src(&args[1], ty)?, third);
-    (inst.d, inst.list, inst.imm) = (p, q, imm.unwrap_or(0));
-    inst.class = Class::Pred;
-    b.emit(inst);
-    Ok(true)
-}
-
-fn setp<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let Some(ty) = op.ty() else { return Ok(false) };
-    if ins.args.len() < 3 {
-        return Err("three operands or four".to_owned());
-    }
-    let (p, q) = match ins.args[0] {
-        Arg::Pair(p, q) => (b.pred(&Arg::Name(p))?.0, b.pred(&Arg::Name(q))?.0),
-        ref p => (b.pred(p)?.0, NONE),
-    };
-    compare_into(b, op, ty, &ins.args[1..], p, q)
-}
-
-/// `set.lt.u32.f32 d, a, b`: all ones, or 1.0, where true.
-fn set<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let types = op.types();
-    let [to, from] = types[..] else { return Ok(false) };
-    if ins.args.len() < 3 {
-        return Err("three operands or four".to_owned());
-    }
-    let p = b.kernel.preds;
-    b.kernel.preds += 1;
-    if !compare_into(b, op, from, &ins.args[1..], p, NONE)? {
-        return Ok(false);
-    }
-    let yes = match to {
-        Ty::F32 => 0x3f80_0000,
-        Ty::F16 => 0x3c00,
-        Ty::Bf16 => 0x3f80,
-        Ty::U16 | Ty::S16 => 0xffff,
-        _ => u32::MAX,
-    };
-    let mut inst = b.inst(select::<u32>());
-    (inst.a, inst.b, inst.c) = (b.const32(yes), b.const32(0), p);
-    inst.d = b.dst(&ins.args[0], to)?;
-    inst.class = Class::Pred;
-    b.emit(inst);
-    Ok(true)
-}
-
-fn slct<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let types = op.types();
-    let [ty, by] = types[..] else { return Ok(false) };
-    let [dst, x, y, c] = &ins.args[..] else { return Err("four operands".to_owned()) };
-    let p = b.kernel.preds;
-    b.kernel.preds += 1;
-    let Some(run) = comparison(by, "ge", op.has("ftz")) else { return Ok(false) };
-    let mut inst = b.inst(run);
-    (inst.a, inst.b, inst.d) = (b.src(c, by)?, b.src(&Arg::Int(0), by)?, p);
-    inst.class = Class::Pred;
-    b.emit(inst);
-    let mut inst = b.inst(if ty.size() == 8 { select::<u64>() } else { select::<u32>() });
-    (inst.a, inst.b, inst.c) = (b.src(x, ty)?, b.src(y, ty)?, p);
-    inst.d = b.dst(dst, ty)?;
-    inst.class = Class::Mov;
-    b.emit(inst);
-    Ok(true)
-}
-
-fn testp<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    macro_rules! test {
-        ($lane:ty, $f:ty) => {
-            match *op.mods.first().unwrap_or(&"") {
-                "finite" => cmp(|a: $lane, _| <$f>::from_bits(a).is_finite()),
-                "infinite" => cmp(|a: $lane, _| <$f>::from_bits(a).is_infinite()),
-                "number" => cmp(|a: $lane, _| !<$f>::from_bits(a).is_nan()),
-                "notanumber" => cmp(|a: $lane, _| <$f>::from_bits(a).is_nan()),
-                // Zero counts as normal here, as the ISA says.
-                "normal" => cmp(|a: $lane, _| { let x = <$f>::from_bits(a); x.is_normal() || x == 0.0 }),
-                "subnormal" => cmp(|a: $lane, _| <$f>::from_bits(a).is_subnormal()),
-                _ => return Ok(false),
-            }
-        };
-    }
-    let (Some(ty), [dst, x]) = (op.ty(), &ins.args[..]) else { return Ok(false) };
-    let run = match ty {
-        Ty::F32 => test!(u32, f32),
-        Ty::F64 => test!(u64, f64),
-        _ => return Ok(false),
-    };
-    let mut inst = b.inst(run);
-    inst.a = b.src(x, ty)?;
-    (inst.b, inst.d) = (inst.a, b.pred(dst)?.0);
-    inst.class = Class::Pred;
     b.emit(inst);
     Ok(true)
 }
@@ -304,10 +187,20 @@ pub fn base(space: Space) -> u64 {
 }
 
 fn cvta<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let Some(space) = op.mods.iter().find_map(|m| Space::named(m)) else { return Ok(false) };
+    let Some(space) = op.mods.iter().find_map(|m| Space::named(m)) else {
+        return Ok(false);
+    };
     let Some(ty) = op.ty() else { return Ok(false) };
-    let base = if op.has("to") { base(space).wrapping_neg() } else { base(space) };
-    let run = if ty.size() == 8 { op1i(|a: u64, base| a.wrapping_add(base)) } else { return Ok(false) };
+    let base = if op.has("to") {
+        base(space).wrapping_neg()
+    } else {
+        base(space)
+    };
+    let run = if ty.size() == 8 {
+        op1i(|a: u64, base| a.wrapping_add(base))
+    } else {
+        return Ok(false);
+    };
     // An entry function's parameter that a call has inlined lies elsewhere: its own symbol says where.
     let base = match &ins.args[1..] {
         [Arg::Name(name)] => match b.find(name) {
@@ -320,7 +213,10 @@ fn cvta<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
 }
 
 fn isspacep<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let (Some(space), [dst, x]) = (op.mods.first().and_then(|m| Space::named(m)), &ins.args[..]) else { return Ok(false) };
+    let (Some(space), [dst, x]) = (op.mods.first().and_then(|m| Space::named(m)), &ins.args[..])
+    else {
+        return Ok(false);
+    };
     let run = match space {
         Space::Shared => cmp(|a: u64, _| a.wrapping_sub(SHARED_BASE) < WINDOW),
         Space::Local => cmp(|a: u64, _| a.wrapping_sub(LOCAL_BASE) < WINDOW),
@@ -381,7 +277,11 @@ fn carry<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
     for arg in &ins.args[1..] {
         rows.push(b.src(arg, ty)?);
     }
-    let mut inst = b.inst(if ty.size() == 8 { control::carry::<u64> } else { control::carry::<u32> });
+    let mut inst = b.inst(if ty.size() == 8 {
+        control::carry::<u64>
+    } else {
+        control::carry::<u32>
+    });
     inst.d = b.dst(&ins.args[0], ty)?;
     inst.list = b.list(&rows);
     inst.imm = control::CarryOp {
@@ -398,4 +298,3 @@ fn carry<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
     b.emit(inst);
     Ok(true)
 }
-

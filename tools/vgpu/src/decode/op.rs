@@ -18,7 +18,11 @@ impl<'a> Op<'a> {
     /// Takes an opcode apart.
     pub fn new(full: &'a str) -> Self {
         let mut parts = full.split('.');
-        Op { full, base: parts.next().unwrap_or(""), mods: parts.collect() }
+        Op {
+            full,
+            base: parts.next().unwrap_or(""),
+            mods: parts.collect(),
+        }
     }
 
     /// Whether a modifier is there.

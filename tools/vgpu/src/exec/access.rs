@@ -70,7 +70,14 @@ pub fn addresses(cx: &Cx<'_>, i: &Inst) -> [u64; 32] {
 ///
 /// The flow that ends the kernel.
 #[inline(always)]
-pub fn resolve<const S: u8>(cx: &mut Cx<'_>, i: &Inst, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
+pub fn resolve<const S: u8>(
+    cx: &mut Cx<'_>,
+    i: &Inst,
+    addr: &[u64; 32],
+    m: u32,
+    bytes: u32,
+    how: Use,
+) -> Result<Plan, Flow> {
     match S {
         space::GLOBAL => global::access(cx, addr, m, bytes, how),
         space::SHARED => shared::access(cx, addr, m, bytes, how),
@@ -78,7 +85,14 @@ pub fn resolve<const S: u8>(cx: &mut Cx<'_>, i: &Inst, addr: &[u64; 32], m: u32,
     }
 }
 
-fn other(cx: &mut Cx<'_>, space: u8, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
+fn other(
+    cx: &mut Cx<'_>,
+    space: u8,
+    addr: &[u64; 32],
+    m: u32,
+    bytes: u32,
+    how: Use,
+) -> Result<Plan, Flow> {
     match space {
         space::GLOBAL => global::access(cx, addr, m, bytes, how),
         space::SHARED => shared::access(cx, addr, m, bytes, how),
@@ -128,8 +142,16 @@ fn generic(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> R
 
 /// The end of a kernel whose lane left its own memory.
 fn beyond(cx: &mut Cx<'_>, a: u64, bytes: u32, size: u64, lane: usize, what: &str) -> Flow {
-    let (kind, code) = if a & u64::from(bytes - 1) != 0 { (Kind::Misaligned, 716) } else { (Kind::OutOfBounds, 700) };
-    cx.find(kind, lane, format!("{bytes} bytes at offset {a} of {size} bytes of {what}"));
+    let (kind, code) = if a & u64::from(bytes - 1) != 0 {
+        (Kind::Misaligned, 716)
+    } else {
+        (Kind::OutOfBounds, 700)
+    };
+    cx.find(
+        kind,
+        lane,
+        format!("{bytes} bytes at offset {a} of {size} bytes of {what}"),
+    );
     cx.die(code)
 }
 
@@ -140,7 +162,11 @@ fn local(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) -> Result<Plan, 
         if addr[l] & u64::from(bytes - 1) != 0 || addr[l] + u64::from(bytes) > size {
             return Err(beyond(cx, addr[l], bytes, size, l, "local memory"));
         }
-        host[l] = cx.warp.local.as_mut_ptr().wrapping_add(l * size as usize + addr[l] as usize);
+        host[l] = cx
+            .warp
+            .local
+            .as_mut_ptr()
+            .wrapping_add(l * size as usize + addr[l] as usize);
     }
     Ok(Plan::Lanes(host))
 }
@@ -152,7 +178,12 @@ fn param(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) -> Result<Plan, 
         if addr[l] & u64::from(bytes - 1) != 0 || addr[l] + u64::from(bytes) > size {
             return Err(beyond(cx, addr[l], bytes, size, l, "parameters"));
         }
-        host[l] = cx.launch.params.as_ptr().wrapping_add(addr[l] as usize).cast_mut();
+        host[l] = cx
+            .launch
+            .params
+            .as_ptr()
+            .wrapping_add(addr[l] as usize)
+            .cast_mut();
     }
     Ok(Plan::Lanes(host))
 }

@@ -43,14 +43,28 @@ pub unsafe fn issue(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let to = addresses(cx, i);
     let (offset, bytes) = (i64::from(cx.item(i, 0) as i32) as u64, cx.item(i, 1));
     let from = cx.get::<u64>(i.b).map(|a| a.wrapping_add(offset));
-    let sizes = if i.c == NONE { [bytes; 32] } else { cx.get::<u32>(i.c) };
-    let ignored = if i.d == NONE { 0 } else { cx.get_pred(i.d) ^ if i.imm & imm::NARROW != 0 { FULL } else { 0 } };
+    let sizes = if i.c == NONE {
+        [bytes; 32]
+    } else {
+        cx.get::<u32>(i.c)
+    };
+    let ignored = if i.d == NONE {
+        0
+    } else {
+        cx.get_pred(i.d) ^ if i.imm & imm::NARROW != 0 { FULL } else { 0 }
+    };
     let (mut whole, mut partial) = (0, 0);
     for l in lanes(m & !ignored) {
         whole |= u32::from(sizes[l] >= bytes) << l;
         partial |= u32::from(sizes[l] > 0 && sizes[l] < bytes) << l;
     }
-    let mut copy = Pending { mask: m, to: [0; 32], bytes, data: [0; 512], group: cx.warp.copies.commits };
+    let mut copy = Pending {
+        mask: m,
+        to: [0; 32],
+        bytes,
+        data: [0; 512],
+        group: cx.warp.copies.commits,
+    };
     if whole != 0 {
         match global::access(cx, &from, whole, bytes, Use::Read) {
             // SAFETY: the plan's bytes are there.
@@ -60,7 +74,13 @@ pub unsafe fn issue(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
             Ok(Plan::Lanes(at)) => {
                 for l in lanes(whole) {
                     // SAFETY: as above.
-                    unsafe { std::ptr::copy_nonoverlapping(at[l], copy.data.as_mut_ptr().add(l * bytes as usize), bytes as usize) };
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            at[l],
+                            copy.data.as_mut_ptr().add(l * bytes as usize),
+                            bytes as usize,
+                        )
+                    };
                 }
             }
             Err(flow) => return flow,
@@ -95,7 +115,11 @@ fn target(cx: &mut Cx<'_>, to: &[u64; 32], m: u32, mut copy: Pending) -> Flow {
         }
         let shift = cx.block.watch.shift;
         let (first, end) = (at >> shift, ((at + bytes as usize - 1) >> shift) + 1);
-        if let Some(wrong) = cx.block.watch.write(w, l as u32, first, end, Use::Write, Some(IN_FLIGHT)) {
+        if let Some(wrong) =
+            cx.block
+                .watch
+                .write(w, l as u32, first, end, Use::Write, Some(IN_FLIGHT))
+        {
             cx.shared_wrong(wrong, l, at as u32, "asynchronous write");
         }
     }
@@ -131,7 +155,9 @@ pub unsafe fn wait(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     for copy in &mut copies.pending {
         let mut landing = 0;
         for l in lanes(copy.mask & m) {
-            landing |= u32::from(all || u64::from(copy.group[l]) + i.imm < u64::from(copies.commits[l])) << l;
+            landing |=
+                u32::from(all || u64::from(copy.group[l]) + i.imm < u64::from(copies.commits[l]))
+                    << l;
         }
         land(cx, copy, landing);
         copy.mask &= !landing;
@@ -150,7 +176,9 @@ fn land(cx: &mut Cx<'_>, copy: &Pending, mask: u32) {
         cx.block.shared[at..at + bytes].copy_from_slice(&copy.data[l * bytes..(l + 1) * bytes]);
         cx.block.valid[at..at + bytes].fill(1);
         if !cx.launch.options.fast {
-            cx.block.watch.land(w, l as u32, at >> shift, ((at + bytes - 1) >> shift) + 1);
+            cx.block
+                .watch
+                .land(w, l as u32, at >> shift, ((at + bytes - 1) >> shift) + 1);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Atomic operations: lanes one after the other, each an atomic operation of the host.
 
 use super::access::{addresses, resolve, space};
-use super::cx::{Cx, FULL, Flow, Inst, NONE, Run, lanes};
+use super::cx::{Cx, Flow, Inst, NONE, Run, lanes};
 use super::global::{Plan, Use};
 use super::load::Element;
 use crate::count::distinct;
@@ -24,7 +24,9 @@ macro_rules! word {
                 // SAFETY: the caller's promise.
                 let cell = unsafe { <$atomic>::from_ptr(at.cast()) };
                 let mut old = cell.load(Ordering::Relaxed);
-                while let Err(now) = cell.compare_exchange_weak(old, f(old), Ordering::AcqRel, Ordering::Relaxed) {
+                while let Err(now) =
+                    cell.compare_exchange_weak(old, f(old), Ordering::AcqRel, Ordering::Relaxed)
+                {
                     old = now;
                 }
                 old
@@ -37,10 +39,14 @@ word!(u16, AtomicU16);
 word!(u32, AtomicU32);
 word!(u64, AtomicU64);
 
-unsafe fn run<T: Word, F: Fn(T, T, T) -> T + Copy + 'static>(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+unsafe fn run<T: Word, F: Fn(T, T, T) -> T + Copy + 'static>(
+    cx: &mut Cx<'_>,
+    i: &Inst,
+    m: u32,
+) -> Flow {
     const { assert!(size_of::<F>() == 0) };
     // SAFETY: a type without size.
-    let f = unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() };
+    let f = unsafe { std::ptr::NonNull::<F>::dangling().read() };
     let addr = addresses(cx, i);
     let bytes = size_of::<T>() as u32;
     let plan = match resolve::<{ space::OTHER }>(cx, i, &addr, m, bytes, Use::Atomic) {
@@ -61,7 +67,8 @@ unsafe fn run<T: Word, F: Fn(T, T, T) -> T + Copy + 'static>(cx: &mut Cx<'_>, i:
     for (n, l) in lanes(m).enumerate() {
         words[n] = (addr[l] / u64::from(bytes)) as u32;
     }
-    cx.counts.lines[cx.pc as usize].addresses += u64::from(distinct(&mut words[..m.count_ones() as usize]));
+    cx.counts.lines[cx.pc as usize].addresses +=
+        u64::from(distinct(&mut words[..m.count_ones() as usize]));
     if i.d != NONE {
         cx.put(i.d, &d, m);
     }
@@ -81,6 +88,5 @@ pub fn atom<T: Word, F: Fn(T, T, T) -> T + Copy + 'static>(_: F) -> Run {
 /// None beyond the context's.
 pub unsafe fn fence(cx: &mut Cx<'_>, _: &Inst, _: u32) -> Flow {
     cx.block.fenced = true;
-    let _ = FULL;
     Flow::Next
 }

@@ -1,7 +1,7 @@
 //! Barriers of a block and collectives of a warp.
 
 use super::block::BlockState;
-use super::cx::{Cx, FULL, Flow, Inst, NONE, Stop, lanes};
+use super::cx::{Cx, FULL, Flow, Inst, NONE, Run, Stop, lanes};
 use super::warp::Warp;
 use crate::check::Kind;
 
@@ -56,28 +56,27 @@ pub unsafe fn bar(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         return Flow::Jump;
     }
     let lane = m.trailing_zeros() as usize;
-    if cx.forced || m != cx.mask {
-        let rest = cx.warp.live & !m;
-        let lines: Vec<String> = cx.warp.others.iter().map(|f| cx.place(f.pc)).collect();
-        let text = format!("lanes {m:#010x} are here, lanes {rest:#010x} are not (they wait at {})", lines.join(", "));
-        cx.find(Kind::Barrier, lane, text);
+    if !whole(cx, m) {
         return cx.die(719);
-    }
-    if cx.warp.live != cx.warp.first {
-        let gone = cx.warp.first & !cx.warp.live;
-        cx.find(Kind::Barrier, lane, format!("lanes {gone:#010x} of the warp have left the kernel"));
     }
     let id = cx.get::<u32>(i.a)[lane];
     if id > 15 {
         cx.find(Kind::Barrier, lane, format!("barrier {id} of 16"));
         return cx.die(719);
     }
-    let expected = if i.b == NONE { 0 } else { cx.get::<u32>(i.b)[lane] };
+    let expected = if i.b == NONE {
+        0
+    } else {
+        cx.get::<u32>(i.b)[lane]
+    };
     let reduce = [Reduce::None, Reduce::Count, Reduce::And, Reduce::Or][(i.imm & 3) as usize];
     let w = cx.warp.index as usize;
     let barrier = &mut cx.block.barriers[id as usize];
     if barrier.threads > 0 && barrier.expected != expected {
-        let text = format!("barrier {id} expects {expected} threads here, {} where others wait (0: all)", barrier.expected);
+        let text = format!(
+            "barrier {id} expects {expected} threads here, {} where others wait (0: all)",
+            barrier.expected
+        );
         cx.find(Kind::Barrier, lane, text);
         return cx.die(719);
     }
@@ -94,10 +93,36 @@ pub unsafe fn bar(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     if i.imm & imm::ARRIVE != 0 {
         return Flow::Jump;
     }
-    cx.block.barriers[id as usize].waiting.push(Waiting { warp: w, mask: m, reduce, row: i.d });
+    cx.block.barriers[id as usize].waiting.push(Waiting {
+        warp: w,
+        mask: m,
+        reduce,
+        row: i.d,
+    });
     cx.warp.waiting = true;
     cx.stop = Stop::Barrier;
     Flow::Stop
+}
+
+/// Whether the whole warp is at the barrier; findings if not. Lanes that have left are only that.
+fn whole(cx: &mut Cx<'_>, m: u32) -> bool {
+    let lane = m.trailing_zeros() as usize;
+    if cx.forced || m != cx.mask {
+        let rest = cx.warp.live & !m;
+        let lines: Vec<String> = cx.warp.others.iter().map(|f| cx.place(f.pc)).collect();
+        let text = format!(
+            "lanes {m:#010x} are here, lanes {rest:#010x} are not (they wait at {})",
+            lines.join(", ")
+        );
+        cx.find(Kind::Barrier, lane, text);
+        return false;
+    }
+    if cx.warp.live != cx.warp.first {
+        let gone = cx.warp.first & !cx.warp.live;
+        let text = format!("lanes {gone:#010x} of the warp have left the kernel");
+        cx.find(Kind::Barrier, lane, text);
+    }
+    true
 }
 
 impl Barrier {
@@ -123,7 +148,11 @@ pub fn release(block: &mut BlockState, warps: &mut [Warp]) -> bool {
     let alive = warps.iter().filter(|w| !w.done).count() as u32 * 32;
     let mut opened = false;
     for barrier in &mut block.barriers {
-        let expected = if barrier.expected == 0 { alive } else { barrier.expected };
+        let expected = if barrier.expected == 0 {
+            alive
+        } else {
+            barrier.expected
+        };
         if barrier.threads == 0 || barrier.threads < expected {
             continue;
         }
@@ -140,7 +169,11 @@ pub fn release(block: &mut BlockState, warps: &mut [Warp]) -> bool {
                     lanes(w.mask).for_each(|l| row[l] = barrier.count);
                 }
                 Reduce::And | Reduce::Or => {
-                    let value = if w.reduce == Reduce::And { barrier.all } else { barrier.any };
+                    let value = if w.reduce == Reduce::And {
+                        barrier.all
+                    } else {
+                        barrier.any
+                    };
                     let p = &mut warp.pred[w.row as usize];
                     *p = if value { *p | w.mask } else { *p & !w.mask };
                 }
@@ -154,8 +187,14 @@ pub fn release(block: &mut BlockState, warps: &mut [Warp]) -> bool {
 impl Cx<'_> {
     /// A line of the kernel in words.
     pub fn place(&self, pc: u32) -> String {
-        let Some(source) = self.kernel.source.get(pc as usize) else { return "the end".to_owned() };
-        if source.line > 0 { format!("line {}", source.line) } else { format!("PTX line {}", source.ptx) }
+        let Some(source) = self.kernel.source.get(pc as usize) else {
+            return "the end".to_owned();
+        };
+        if source.line > 0 {
+            format!("line {}", source.line)
+        } else {
+            format!("PTX line {}", source.ptx)
+        }
     }
 
     /// Gets the lanes of a collective together. `None`: not yet. Lanes that do not come are a finding.
@@ -167,10 +206,19 @@ impl Cx<'_> {
         let missing = members & !m;
         if missing != 0 {
             let gone = missing & !self.warp.live;
-            let text = format!("member mask {members:#010x}, but lanes {missing:#010x} are not here ({gone:#010x} have left)");
+            let text = format!(
+                "member mask {members:#010x}, but lanes {missing:#010x} are not here ({gone:#010x} have left)"
+            );
             self.find(Kind::Collective, lane, text);
         } else if m & !members != 0 {
-            self.find(Kind::Collective, lane, format!("lanes {:#010x} are not in their own member mask {members:#010x}", m & !members));
+            self.find(
+                Kind::Collective,
+                lane,
+                format!(
+                    "lanes {:#010x} are not in their own member mask {members:#010x}",
+                    m & !members
+                ),
+            );
         }
         Some(members & m)
     }
@@ -178,6 +226,33 @@ impl Cx<'_> {
     fn mask_of(&self, row: u32, m: u32) -> u32 {
         self.get::<u32>(row)[m.trailing_zeros() as usize & 31]
     }
+}
+
+/// Runs a collective for each group of lanes that name the same members in `row`.
+fn by_mask(cx: &mut Cx<'_>, i: &Inst, m: u32, row: u32, run: Run) -> Flow {
+    let masks = cx.get::<u32>(row);
+    let group = |left: u32| {
+        let members = masks[left.trailing_zeros() as usize];
+        lanes(left)
+            .filter(|l| masks[*l] == members)
+            .fold(0, |s, l| s | 1 << l)
+    };
+    // All must be there before the first group's results overwrite what another one reads.
+    let all = lanes(m).fold(0, |s, l| s | masks[l]);
+    if group(m) != m && !cx.gather(all) {
+        return Flow::Jump;
+    }
+    let mut left = m;
+    while left != 0 {
+        let same = group(left);
+        // SAFETY: the caller's rows.
+        let flow = unsafe { run(cx, i, same) };
+        if flow != Flow::Next {
+            return flow;
+        }
+        left &= !same;
+    }
+    Flow::Next
 }
 
 /// `bar.warp.sync`: row `a` the mask.
@@ -201,12 +276,26 @@ pub unsafe fn warp_sync(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 ///
 /// The rows exist.
 pub unsafe fn shfl(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    by_mask(cx, i, m, cx.item(i, 3), shfl_group)
+}
+
+unsafe fn shfl_group(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let members = cx.mask_of(cx.item(i, 3), m);
-    let Some(active) = cx.members(members, m) else { return Flow::Jump };
-    let (value, b, c) = (cx.get::<u32>(cx.item(i, 0)), cx.get::<u32>(cx.item(i, 1)), cx.get::<u32>(cx.item(i, 2)));
+    let Some(active) = cx.members(members, m) else {
+        return Flow::Jump;
+    };
+    let (value, b, c) = (
+        cx.get::<u32>(cx.item(i, 0)),
+        cx.get::<u32>(cx.item(i, 1)),
+        cx.get::<u32>(cx.item(i, 2)),
+    );
     let (mut d, mut p, mut foreign) = (value, 0, None);
     for l in 0..32u32 {
-        let (bval, cval, seg) = (b[l as usize] & 31, c[l as usize] & 31, c[l as usize] >> 8 & 31);
+        let (bval, cval, seg) = (
+            b[l as usize] & 31,
+            c[l as usize] & 31,
+            c[l as usize] >> 8 & 31,
+        );
         let max = (l & seg) | (cval & !seg);
         let min = l & seg;
         let (j, inside) = match i.imm {
@@ -224,7 +313,11 @@ pub unsafe fn shfl(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         }
     }
     if let Some((l, j)) = foreign {
-        cx.find(Kind::Collective, l as usize, format!("shfl reads lane {j}, which is not taking part (mask {active:#010x})"));
+        cx.find(
+            Kind::Collective,
+            l as usize,
+            format!("shfl reads lane {j}, which is not taking part (mask {active:#010x})"),
+        );
     }
     cx.put(i.d, &d, m);
     let predicate = cx.item(i, 4);
@@ -239,8 +332,14 @@ pub unsafe fn shfl(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 ///
 /// The rows exist.
 pub unsafe fn vote(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    by_mask(cx, i, m, i.b, vote_group)
+}
+
+unsafe fn vote_group(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let members = cx.mask_of(i.b, m);
-    let Some(active) = cx.members(members, m) else { return Flow::Jump };
+    let Some(active) = cx.members(members, m) else {
+        return Flow::Jump;
+    };
     let p = (cx.get_pred(i.a) ^ if i.imm & 8 != 0 { FULL } else { 0 }) & active;
     match i.imm & 7 {
         3 => cx.put(i.d, &[p; 32], m),
@@ -262,12 +361,24 @@ pub unsafe fn vote(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 ///
 /// The rows exist.
 pub unsafe fn match_lanes(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    by_mask(cx, i, m, i.b, match_lanes_group)
+}
+
+unsafe fn match_lanes_group(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let members = cx.mask_of(i.b, m);
-    let Some(active) = cx.members(members, m) else { return Flow::Jump };
-    let v: [u64; 32] = if i.imm & 2 != 0 { cx.get::<u64>(i.a) } else { cx.get::<u32>(i.a).map(u64::from) };
+    let Some(active) = cx.members(members, m) else {
+        return Flow::Jump;
+    };
+    let v: [u64; 32] = if i.imm & 2 != 0 {
+        cx.get::<u64>(i.a)
+    } else {
+        cx.get::<u32>(i.a).map(u64::from)
+    };
     let mut d = [0; 32];
     for l in lanes(active) {
-        d[l] = lanes(active).filter(|k| v[*k] == v[l]).fold(0, |s, k| s | 1 << k);
+        d[l] = lanes(active)
+            .filter(|k| v[*k] == v[l])
+            .fold(0, |s, k| s | 1 << k);
     }
     if i.imm & 1 == 1 {
         let all = lanes(active).all(|l| d[l] == active);
@@ -285,8 +396,14 @@ pub unsafe fn match_lanes(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 ///
 /// The rows exist.
 pub unsafe fn redux(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    by_mask(cx, i, m, i.b, redux_group)
+}
+
+unsafe fn redux_group(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let members = cx.mask_of(i.b, m);
-    let Some(active) = cx.members(members, m) else { return Flow::Jump };
+    let Some(active) = cx.members(members, m) else {
+        return Flow::Jump;
+    };
     let v = cx.get::<u32>(i.a);
     let signed = i.imm & 8 != 0;
     let result = lanes(active).map(|l| v[l]).reduce(|a, b| match i.imm & 7 {
@@ -319,8 +436,14 @@ pub unsafe fn activemask(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 ///
 /// The rows exist.
 pub unsafe fn elect(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    by_mask(cx, i, m, i.b, elect_group)
+}
+
+unsafe fn elect_group(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let members = cx.mask_of(i.b, m);
-    let Some(active) = cx.members(members, m) else { return Flow::Jump };
+    let Some(active) = cx.members(members, m) else {
+        return Flow::Jump;
+    };
     let leader = active.trailing_zeros();
     cx.put(i.d, &[leader; 32], m);
     cx.put_pred(i.c, 1 << (leader & 31), m);

@@ -67,7 +67,9 @@ impl<'a> Worker<'a> {
     /// A worker for a launch.
     pub fn new(launch: &'a Launch<'a>) -> Worker<'a> {
         let threads = launch.threads();
-        let warps = (0..threads.div_ceil(32)).map(|_| Warp::new(launch.kernel)).collect();
+        let warps = (0..threads.div_ceil(32))
+            .map(|_| Warp::new(launch.kernel))
+            .collect();
         Worker {
             launch,
             warps,
@@ -82,14 +84,20 @@ impl<'a> Worker<'a> {
     pub fn start(&mut self, index: u64) {
         let launch = self.launch;
         let [x, y, _] = launch.grid.map(u64::from);
-        self.state.id = [(index % x) as u32, (index / x % y) as u32, (index / (x * y)) as u32];
+        self.state.id = [
+            (index % x) as u32,
+            (index / x % y) as u32,
+            (index / (x * y)) as u32,
+        ];
         self.state.index = index;
         let bytes = launch.shared_bytes() as usize;
         self.state.shared.clear();
         self.state.shared.resize(bytes, super::memory::POISON);
         self.state.valid.clear();
         self.state.valid.resize(bytes, 0);
-        self.state.watch.reset(bytes, self.warps.len(), launch.kernel.granule);
+        self.state
+            .watch
+            .reset(bytes, self.warps.len(), launch.kernel.granule);
         self.state.barriers = Default::default();
         (self.state.fault, self.state.fenced) = (0, true);
         self.state.acquired.clear();
@@ -98,7 +106,14 @@ impl<'a> Worker<'a> {
         for (n, warp) in self.warps.iter_mut().enumerate() {
             let rest = threads - 32 * n as u32;
             warp.start(n as u32, if rest >= 32 { FULL } else { (1 << rest) - 1 });
-            fill_specials(warp, launch.kernel, self.state.id, launch.block, launch.grid, shared);
+            fill_specials(
+                warp,
+                launch.kernel,
+                self.state.id,
+                launch.block,
+                launch.grid,
+                shared,
+            );
         }
         self.seed = launch.options.order.seed() ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
@@ -190,15 +205,31 @@ impl<'a> Worker<'a> {
         let mut first = None;
         for (n, warp) in self.warps.iter().enumerate().filter(|(_, w)| !w.done) {
             let source = kernel.source[warp.pc.saturating_sub(1) as usize];
-            let id = self.state.barriers.iter().position(|b| b.holds(n)).unwrap_or(16);
-            places.push(format!("warp {n} at barrier {id}, line {} (PTX {})", source.line, source.ptx));
+            let id = self
+                .state
+                .barriers
+                .iter()
+                .position(|b| b.holds(n))
+                .unwrap_or(16);
+            places.push(format!(
+                "warp {n} at barrier {id}, line {} (PTX {})",
+                source.line, source.ptx
+            ));
             first.get_or_insert((n as u32, warp.pc.saturating_sub(1), source));
         }
         let left = self.warps.iter().filter(|w| w.done).count();
         if let Some((warp, pc, source)) = first {
             let text = format!("{}; {left} warps have left", places.join("; "));
-            let at = Location { pc, source, block: self.state.id, warp, lane: 0 };
-            self.launch.findings.add(Kind::Deadlock, at, self.launch, text);
+            let at = Location {
+                pc,
+                source,
+                block: self.state.id,
+                warp,
+                lane: 0,
+            };
+            self.launch
+                .findings
+                .add(Kind::Deadlock, at, self.launch, text);
         }
     }
 }

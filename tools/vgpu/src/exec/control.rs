@@ -14,7 +14,10 @@ pub unsafe fn set_pred(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 }
 
 fn flips(i: &Inst) -> (u32, u32) {
-    (if i.imm & 1 != 0 { FULL } else { 0 }, if i.imm & 2 != 0 { FULL } else { 0 })
+    (
+        if i.imm & 1 != 0 { FULL } else { 0 },
+        if i.imm & 2 != 0 { FULL } else { 0 },
+    )
 }
 
 macro_rules! predicate {
@@ -86,11 +89,18 @@ pub struct CarryOp {
 impl CarryOp {
     /// As an immediate.
     pub fn pack(self) -> u64 {
-        [self.subtract, self.reads, self.writes, self.multiply, self.high, self.signed]
-            .iter()
-            .enumerate()
-            .map(|(n, b)| u64::from(*b) << n)
-            .sum()
+        [
+            self.subtract,
+            self.reads,
+            self.writes,
+            self.multiply,
+            self.high,
+            self.signed,
+        ]
+        .iter()
+        .enumerate()
+        .map(|(n, b)| u64::from(*b) << n)
+        .sum()
     }
 }
 
@@ -139,17 +149,30 @@ impl Wide for u64 {
 /// As [`set_pred`].
 pub unsafe fn carry<L: Wide>(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let flag = |n: u32| i.imm >> n & 1 == 1;
-    let (subtract, reads, writes, multiply, high, signed) = (flag(0), flag(1), flag(2), flag(3), flag(4), flag(5));
+    let (subtract, reads, writes, multiply, high, signed) =
+        (flag(0), flag(1), flag(2), flag(3), flag(4), flag(5));
     let cc = cx.item(i, 0);
     let (a, b) = (cx.get::<L>(cx.item(i, 1)), cx.get::<L>(cx.item(i, 2)));
-    let c = if multiply { cx.get::<L>(cx.item(i, 3)) } else { a };
+    let c = if multiply {
+        cx.get::<L>(cx.item(i, 3))
+    } else {
+        a
+    };
     let carry_in = if reads { cx.get_pred(cc) } else { 0 };
     let (mut d, mut carry_out) = ([L::default(); 32], 0);
-    let mask = if L::BITS == 32 { u128::from(u32::MAX) } else { u128::from(u64::MAX) };
+    let mask = if L::BITS == 32 {
+        u128::from(u32::MAX)
+    } else {
+        u128::from(u64::MAX)
+    };
     for l in 0..32 {
         let in_bit = u128::from(carry_in >> l & 1);
         let (x, y) = if multiply {
-            let p = if signed { a[l].signed().wrapping_mul(b[l].signed()) as u128 } else { a[l].wide().wrapping_mul(b[l].wide()) };
+            let p = if signed {
+                a[l].signed().wrapping_mul(b[l].signed()) as u128
+            } else {
+                a[l].wide().wrapping_mul(b[l].wide())
+            };
             ((if high { p >> L::BITS } else { p }) & mask, c[l].wide())
         } else {
             (a[l].wide(), b[l].wide())
@@ -197,7 +220,14 @@ pub unsafe fn bra(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 #[cold]
 fn out_of_patience(cx: &mut Cx<'_>) -> Flow {
     if cx.warp.steps > cx.launch.options.max_inst {
-        cx.find(Kind::Endless, 0, format!("more than {} instructions in one warp", cx.launch.options.max_inst));
+        cx.find(
+            Kind::Endless,
+            0,
+            format!(
+                "more than {} instructions in one warp",
+                cx.launch.options.max_inst
+            ),
+        );
         cx.block.fault = 702;
         cx.stop = Stop::Fault;
         return Flow::Stop;
@@ -225,7 +255,9 @@ pub unsafe fn brx(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         if left >> l & 1 == 0 {
             continue;
         }
-        let same = lanes(left).filter(|k| index[*k] == index[l]).fold(0, |s, k| s | 1 << k);
+        let same = lanes(left)
+            .filter(|k| index[*k] == index[l])
+            .fold(0, |s, k| s | 1 << k);
         left &= !same;
         if index[l] >= count {
             cx.find(Kind::Other, l, format!("branch {} of {count}", index[l]));
@@ -292,11 +324,20 @@ pub unsafe fn assert_fail(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let lane = m.trailing_zeros() as usize;
     let text = |cx: &Cx<'_>, n: u32| {
         let offset = cx.item(i, n) as usize + lane * cx.kernel.local_bytes as usize;
-        let bytes = cx.warp.local.get(offset..offset + 8).and_then(|b| b.try_into().ok()).unwrap_or([0; 8]);
+        let bytes = cx
+            .warp
+            .local
+            .get(offset..offset + 8)
+            .and_then(|b| b.try_into().ok())
+            .unwrap_or([0; 8]);
         cx.launch.text(u64::from_le_bytes(bytes))
     };
     let (condition, file) = (text(cx, 0), text(cx, 1));
-    cx.find(Kind::Other, lane, format!("assertion failed: {condition} ({file})"));
+    cx.find(
+        Kind::Other,
+        lane,
+        format!("assertion failed: {condition} ({file})"),
+    );
     cx.die(710)
 }
 
@@ -314,7 +355,13 @@ impl Cx<'_> {
         let source = self.kernel.source[self.pc as usize];
         self.launch.findings.add(
             kind,
-            Location { pc: self.pc, source, block: self.block.id, warp: self.warp.index, lane: lane as u32 },
+            Location {
+                pc: self.pc,
+                source,
+                block: self.block.id,
+                warp: self.warp.index,
+                lane: lane as u32,
+            },
             self.launch,
             text,
         );

@@ -135,7 +135,11 @@ impl<'a> Cx<'a> {
             *out = *values;
         } else {
             for l in 0..32 {
-                out[l] = if mask >> l & 1 == 1 { values[l] } else { out[l] };
+                out[l] = if mask >> l & 1 == 1 {
+                    values[l]
+                } else {
+                    out[l]
+                };
             }
         }
     }

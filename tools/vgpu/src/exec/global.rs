@@ -10,10 +10,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Use {
-    Read, Write, Atomic,
+    Read,
+    Write,
+    Atomic,
 }
 
 /// Host addresses of an access that has passed every check.
+#[allow(clippy::large_enum_variant)]
 pub enum Plan {
     /// All lanes, one behind the other, from here.
     Run(*mut u8),
@@ -37,7 +40,13 @@ pub fn consecutive(addr: &[u64; 32], m: u32, bytes: u32) -> bool {
 ///
 /// The flow that ends the kernel, after a finding.
 #[inline(always)]
-pub fn access(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
+pub fn access(
+    cx: &mut Cx<'_>,
+    addr: &[u64; 32],
+    m: u32,
+    bytes: u32,
+    how: Use,
+) -> Result<Plan, Flow> {
     let first = addr[0];
     if consecutive(addr, m, bytes) && first & u64::from(bytes - 1) == 0 {
         let len = u64::from(bytes) * 32;
@@ -82,7 +91,14 @@ fn run(cx: &mut Cx<'_>, region: &Region, first: u64, len: u64, how: Use) {
     }
     if !region.races.is_null() {
         for l in 0..32 {
-            super::race::global(cx, region, first + l * (len / 32), (len / 32) as u32, l as usize, how);
+            super::race::global(
+                cx,
+                region,
+                first + l * (len / 32),
+                (len / 32) as u32,
+                l as usize,
+                how,
+            );
         }
     }
 }
@@ -90,7 +106,13 @@ fn run(cx: &mut Cx<'_>, region: &Region, first: u64, len: u64, how: Use) {
 #[inline(always)]
 fn written(region: &Region, first: u64, len: u64) {
     // SAFETY: the range lies in the region. Blocks on other threads write the same value.
-    unsafe { std::ptr::write_bytes(region.valid.add((first - region.base) as usize), 1, len as usize) };
+    unsafe {
+        std::ptr::write_bytes(
+            region.valid.add((first - region.base) as usize),
+            1,
+            len as usize,
+        )
+    };
 }
 
 #[inline(always)]
@@ -147,19 +169,107 @@ fn uninitialised(cx: &mut Cx<'_>, region: &Region, first: u64, bytes: u32, count
     }
 }
 
+/// The shadow of one lane's bytes.
+#[inline(always)]
+fn valid_lane(at: *const u8, bytes: u32) -> bool {
+    // SAFETY: the bytes lie in the region, as their addresses were checked.
+    unsafe {
+        match bytes {
+            4 => at.cast::<u32>().read_unaligned() == 0x0101_0101,
+            16 => at.cast::<u128>().read_unaligned() == u128::from_ne_bytes([1; 16]),
+            8 => at.cast::<u64>().read_unaligned() == 0x0101_0101_0101_0101,
+            2 => at.cast::<u16>().read_unaligned() == 0x0101,
+            _ => (0..bytes as usize).all(|n| *at.add(n) == 1),
+        }
+    }
+}
+
+/// Marks one lane's bytes as written.
+#[inline(always)]
+fn set_lane(at: *mut u8, bytes: u32) {
+    // SAFETY: as above.
+    unsafe {
+        match bytes {
+            4 => at.cast::<u32>().write_unaligned(0x0101_0101),
+            16 => at
+                .cast::<u128>()
+                .write_unaligned(u128::from_ne_bytes([1; 16])),
+            8 => at.cast::<u64>().write_unaligned(0x0101_0101_0101_0101),
+            2 => at.cast::<u16>().write_unaligned(0x0101),
+            _ => std::ptr::write_bytes(at, 1, bytes as usize),
+        }
+    }
+}
+
+/// All lanes in one region, aligned and written before: nothing to say. `None` if a closer look is due.
+#[inline(always)]
+fn ordinary(
+    cx: &mut Cx<'_>,
+    addr: &[u64; 32],
+    m: u32,
+    bytes: u32,
+    how: Use,
+) -> Option<[*mut u8; 32]> {
+    let first = addr[m.trailing_zeros() as usize & 31];
+    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
+    for l in 0..32 {
+        let a = if m >> l & 1 == 1 { addr[l] } else { first };
+        low = low.min(a);
+        high = high.max(a);
+        bits |= a;
+    }
+    let mut region = cx.regions[cx.pc as usize];
+    let inside = |r: &Region| low >= r.base && high < r.end && r.end - high >= u64::from(bytes);
+    if !inside(&region) {
+        region = cx.launch.memory.find(low)?;
+        cx.regions[cx.pc as usize] = region;
+    }
+    if !inside(&region) || bits & u64::from(bytes - 1) != 0 || !region.races.is_null() {
+        return None;
+    }
+    let mut at = [std::ptr::null_mut(); 32];
+    let (mut valid, mut last) = (true, u64::MAX);
+    for l in lanes(m) {
+        let offset = addr[l] - region.base;
+        at[l] = region.data.wrapping_add(offset as usize);
+        let shadow = region.valid.wrapping_add(offset as usize);
+        if how == Use::Write {
+            set_lane(shadow, bytes);
+        } else {
+            valid &= valid_lane(shadow, bytes);
+        }
+        if offset / 32 != last && !cx.launch.options.fast {
+            last = offset / 32;
+            touch(cx, &region, last, how);
+        }
+    }
+    (valid || cx.launch.options.fast).then_some(at)
+}
+
 /// Lane by lane.
 #[inline(never)]
 fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
+    if let Some(at) = ordinary(cx, addr, m, bytes, how) {
+        count(cx, addr, m, bytes);
+        return Ok(Plan::Lanes(at));
+    }
     let mut at = [std::ptr::null_mut(); 32];
     let mut region = cx.regions[cx.pc as usize];
     let fast = cx.launch.options.fast;
     for l in lanes(m) {
         let a = addr[l];
         if a & u64::from(bytes - 1) != 0 {
-            cx.find(Kind::Misaligned, l, format!("address {a:#x} of {bytes} bytes"));
+            cx.find(
+                Kind::Misaligned,
+                l,
+                format!("address {a:#x} of {bytes} bytes"),
+            );
             return Err(cx.die(716));
         }
-        if a < region.base || a.wrapping_add(u64::from(bytes)) > region.end || a.wrapping_add(u64::from(bytes)) < a {
+        if a < region.base
+            || a.wrapping_add(u64::from(bytes)) > region.end
+            || a.wrapping_add(u64::from(bytes)) < a
+        {
             region = match cx.launch.memory.find(a) {
                 Some(found) if a + u64::from(bytes) <= found.end => found,
                 _ => return Err(outside(cx, a, bytes, l, how)),
@@ -204,7 +314,11 @@ fn count(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) {
     let first = addr[m.trailing_zeros() as usize & 31];
     let mut delta = [0u32; 32];
     for l in 0..32 {
-        delta[l] = if m >> l & 1 == 1 { addr[l].wrapping_sub(first) as u32 } else { 0 };
+        delta[l] = if m >> l & 1 == 1 {
+            addr[l].wrapping_sub(first) as u32
+        } else {
+            0
+        };
     }
     let key = (m, first as u32 & 31);
     let pattern = &mut cx.counts.patterns[cx.pc as usize];
@@ -227,12 +341,20 @@ fn count(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) {
 #[cold]
 fn outside(cx: &mut Cx<'_>, address: u64, bytes: u32, lane: usize, how: Use) -> Flow {
     let place = cx.launch.memory.describe(address);
-    let kind = if place.contains("freed") { Kind::UseAfterFree } else { Kind::OutOfBounds };
+    let kind = if place.contains("freed") {
+        Kind::UseAfterFree
+    } else {
+        Kind::OutOfBounds
+    };
     let what = match how {
         Use::Read => "read",
         Use::Write => "write",
         Use::Atomic => "atomic access",
     };
-    cx.find(kind, lane, format!("{what} of {bytes} bytes at {address:#x}, {place}"));
+    cx.find(
+        kind,
+        lane,
+        format!("{what} of {bytes} bytes at {address:#x}, {place}"),
+    );
     cx.die(700)
 }

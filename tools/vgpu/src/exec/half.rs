@@ -40,13 +40,25 @@ pub struct Format {
 }
 
 /// IEEE binary16.
-pub const F16: Format = Format { mantissa: 10, exponent: 5 };
+pub const F16: Format = Format {
+    mantissa: 10,
+    exponent: 5,
+};
 /// bfloat16.
-pub const BF16: Format = Format { mantissa: 7, exponent: 8 };
+pub const BF16: Format = Format {
+    mantissa: 7,
+    exponent: 8,
+};
 /// IEEE binary32.
-pub const F32: Format = Format { mantissa: 23, exponent: 8 };
+pub const F32: Format = Format {
+    mantissa: 23,
+    exponent: 8,
+};
 /// TensorFloat-32 with its 10 bits after the point.
-pub const TF32: Format = Format { mantissa: 10, exponent: 8 };
+pub const TF32: Format = Format {
+    mantissa: 10,
+    exponent: 8,
+};
 
 /// `x` rounded into a format; bits at the bottom of the result. NaN gives all ones but the sign.
 pub fn narrow(x: f64, to: Format, round: Round) -> u32 {
@@ -66,13 +78,21 @@ pub fn narrow(x: f64, to: Format, round: Round) -> u32 {
         return top;
     }
     // value = significand * 2^(exponent - 52)
-    let (significand, exponent) = if bits >> 52 == 0 { (bits, -1022) } else { (bits & ((1 << 52) - 1) | 1 << 52, (bits >> 52) as i64 - 1023) };
+    let (significand, exponent) = if bits >> 52 == 0 {
+        (bits, -1022)
+    } else {
+        (bits & ((1 << 52) - 1) | 1 << 52, (bits >> 52) as i64 - 1023)
+    };
     let lowest = 1 - bias;
     let drop = 52 - i64::from(m) + (lowest - exponent).max(0);
     let (kept, rest, half) = if drop > 62 {
         (0, u64::from(significand != 0), 2)
     } else {
-        (significand >> drop, significand & ((1 << drop) - 1), 1u64 << (drop - 1))
+        (
+            significand >> drop,
+            significand & ((1 << drop) - 1),
+            1u64 << (drop - 1),
+        )
     };
     let up = match round {
         Round::Nearest => rest > half || rest == half && kept & 1 == 1,
@@ -83,7 +103,11 @@ pub fn narrow(x: f64, to: Format, round: Round) -> u32 {
     };
     let kept = kept + u64::from(up);
     // The hidden bit, and a carry into it, add themselves to the exponent field.
-    let field = if exponent < lowest { 0 } else { (exponent - lowest) as u64 };
+    let field = if exponent < lowest {
+        0
+    } else {
+        (exponent - lowest) as u64
+    };
     let result = (field << m) + kept;
     if result >= u64::from(infinity) {
         let largest = infinity - 1;
@@ -121,7 +145,11 @@ pub fn bf16_to_f32(h: u32) -> f32 {
 pub fn f32_to_bf16(x: f32) -> u32 {
     let bits = x.to_bits();
     let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    if bits & 0x7fff_ffff > 0x7f80_0000 { 0x7fff } else { rounded }
+    if bits & 0x7fff_ffff > 0x7f80_0000 {
+        0x7fff
+    } else {
+        rounded
+    }
 }
 
 /// f32 to f16, to nearest even; NaN becomes 0x7fff.
@@ -130,7 +158,11 @@ pub fn f32_to_f16(x: f32) -> u32 {
     let bits = x.to_bits();
     let (sign, mag) = (bits >> 16 & 0x8000, bits & 0x7fff_ffff);
     if mag >= 0x4780_0000 {
-        return if mag > 0x7f80_0000 { 0x7fff } else { sign | 0x7c00 };
+        return if mag > 0x7f80_0000 {
+            0x7fff
+        } else {
+            sign | 0x7c00
+        };
     }
     let result = if mag < 0x3880_0000 {
         // Below the normal range the addition of 1/2 makes the hardware round at the last place of f16.
@@ -150,9 +182,19 @@ mod tests {
         let mut x = 0u32;
         loop {
             let v = f32::from_bits(x);
-            assert_eq!(f32_to_bf16(v), narrow(f64::from(v), BF16, Round::Nearest), "{v:e}");
-            assert_eq!(f32_to_f16(v), narrow(f64::from(v), F16, Round::Nearest), "{v:e}");
-            let Some(next) = x.checked_add(2_047) else { break };
+            assert_eq!(
+                f32_to_bf16(v),
+                narrow(f64::from(v), BF16, Round::Nearest),
+                "{v:e}"
+            );
+            assert_eq!(
+                f32_to_f16(v),
+                narrow(f64::from(v), F16, Round::Nearest),
+                "{v:e}"
+            );
+            let Some(next) = x.checked_add(2_047) else {
+                break;
+            };
             x = next;
         }
         for h in 0..=0xffffu32 {

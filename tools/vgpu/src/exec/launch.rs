@@ -68,7 +68,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { order: Order::Forward, threads: 1, fast: false, race: false, nan: false, max_inst: 20_000_000_000, truncate: 0 }
+        Options {
+            order: Order::Forward,
+            threads: 1,
+            fast: false,
+            race: false,
+            nan: false,
+            max_inst: 20_000_000_000,
+            truncate: 0,
+        }
     }
 }
 
@@ -114,7 +122,9 @@ impl Launch<'_> {
     /// A text of the module's, by its address.
     pub fn text(&self, address: u64) -> String {
         let mut bytes = vec![0; 256];
-        let Some(region) = self.memory.find(address) else { return String::new() };
+        let Some(region) = self.memory.find(address) else {
+            return String::new();
+        };
         bytes.truncate((region.end - address).min(256) as usize);
         self.memory.read(address, &mut bytes);
         let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
@@ -165,7 +175,9 @@ impl Launch<'_> {
                 (0..threads).for_each(|_| drop(scope.spawn(work)));
             });
         }
-        let counts = total.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let counts = total
+            .into_inner()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match fault.into_inner() {
             0 => Ok(counts),
             code => Err((counts, code)),
@@ -197,6 +209,10 @@ impl Launch<'_> {
             total.add(&worker.counts);
         }
         total.blocks = blocks;
-        if fault == 0 { Ok(total) } else { Err((total, fault)) }
+        if fault == 0 {
+            Ok(total)
+        } else {
+            Err((total, fault))
+        }
     }
 }

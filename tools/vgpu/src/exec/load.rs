@@ -130,7 +130,9 @@ impl<T: Element, const N: usize> Body for Param<T, N> {
     unsafe fn run(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         for j in 0..N {
             let offset = i.imm as usize + j * size_of::<T>();
-            let Some(bytes) = cx.launch.params.get(offset..offset + size_of::<T>()) else { return cx.die(719) };
+            let Some(bytes) = cx.launch.params.get(offset..offset + size_of::<T>()) else {
+                return cx.die(719);
+            };
             // SAFETY: as many bytes as the element has.
             let v = unsafe { bytes.as_ptr().cast::<T>().read_unaligned() }.up();
             let row = cx.item(i, j as u32);
@@ -144,7 +146,12 @@ impl<T: Element, const N: usize> Body for Param<T, N> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Width {
-    U8, I8, U16, I16, U32, U64,
+    U8,
+    I8,
+    U16,
+    I16,
+    U32,
+    U64,
 }
 
 /// Picks the instance of a body for a width and a count.

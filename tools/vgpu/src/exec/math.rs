@@ -20,7 +20,11 @@ pub mod flag {
 /// Denormals become zeros of their sign.
 #[inline(always)]
 pub fn flush(x: u32) -> u32 {
-    if x & 0x7f80_0000 == 0 { x & 0x8000_0000 } else { x }
+    if x & 0x7f80_0000 == 0 {
+        x & 0x8000_0000
+    } else {
+        x
+    }
 }
 
 /// A float's bits, NaN made canonical.
@@ -32,19 +36,31 @@ pub fn bits(x: f32) -> u32 {
 /// A double's bits, NaN made canonical.
 #[inline(always)]
 pub fn bits64(x: f64) -> u64 {
-    if x.is_nan() { 0x7fff_ffff_ffff_ffff } else { x.to_bits() }
+    if x.is_nan() {
+        0x7fff_ffff_ffff_ffff
+    } else {
+        x.to_bits()
+    }
 }
 
 /// Clamps into [0, 1]; NaN becomes 0.
 #[inline(always)]
 pub fn sat(x: f32) -> f32 {
-    if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
+    if x > 0.0 {
+        if x < 1.0 { x } else { 1.0 }
+    } else {
+        0.0
+    }
 }
 
 /// As `sat`, for doubles.
 #[inline(always)]
 pub fn sat64(x: f64) -> f64 {
-    if x > 0.0 { if x < 1.0 { x } else { 1.0 } } else { 0.0 }
+    if x > 0.0 {
+        if x < 1.0 { x } else { 1.0 }
+    } else {
+        0.0
+    }
 }
 
 /// `x` with its last bit set if something was cut off: a later rounding to fewer bits is then exact.
@@ -55,7 +71,11 @@ fn odd(x: f64, rest: f64) -> f64 {
     }
     // Step towards the rest; from an even last bit either way lands on an odd one.
     let towards_larger = (rest > 0.0) == (x > 0.0) || x == 0.0;
-    let bits = if towards_larger { x.to_bits() + 1 } else { x.to_bits() - 1 };
+    let bits = if towards_larger {
+        x.to_bits() + 1
+    } else {
+        x.to_bits() - 1
+    };
     f64::from_bits(bits)
 }
 
@@ -104,6 +124,32 @@ pub fn to_f32(x: f64, imm: u64) -> u32 {
     r
 }
 
+/// a + b as asked. An exact zero of unlike terms is negative when rounding down.
+#[inline(always)]
+pub fn sum(a: f32, b: f32, imm: u64) -> u32 {
+    exact_sum(a.into(), b.into(), imm)
+}
+
+#[inline(always)]
+fn exact_sum(a: f64, b: f64, imm: u64) -> u32 {
+    let s = add_odd(a, b);
+    let unlike = a.is_sign_negative() != b.is_sign_negative();
+    let minus = s == 0.0 && unlike && Round::of(imm) == Round::Down;
+    to_f32(if minus { -0.0 } else { s }, imm)
+}
+
+/// a * b as asked: f64 holds the product.
+#[inline(always)]
+pub fn product(a: f32, b: f32, imm: u64) -> u32 {
+    to_f32(f64::from(a) * f64::from(b), imm)
+}
+
+/// a * b + c as asked, rounded once.
+#[inline(always)]
+pub fn product_sum(a: f32, b: f32, c: f32, imm: u64) -> u32 {
+    exact_sum(f64::from(a) * f64::from(b), c.into(), imm)
+}
+
 /// The bits of an operand, flushed if asked.
 #[inline(always)]
 pub fn operand(x: u32, imm: u64) -> f32 {
@@ -114,15 +160,29 @@ pub fn operand(x: u32, imm: u64) -> f32 {
 #[inline(always)]
 pub fn exp2(x: f64) -> f64 {
     let clamped = x.clamp(-1000.0, 1000.0);
-    let n = (clamped + 6_755_399_441_055_744.0) - 6_755_399_441_055_744.0;
+    // Adding 1.5 * 2^52 rounds to an integer, which then stands in the low bits.
+    let shifted = clamped + 6_755_399_441_055_744.0;
+    let n = shifted - 6_755_399_441_055_744.0;
     let r = (clamped - n) * std::f64::consts::LN_2;
     let mut p = 1.0 / 6_227_020_800.0;
     for c in [
-        479_001_600.0, 39_916_800.0, 3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0,
+        479_001_600.0,
+        39_916_800.0,
+        3_628_800.0,
+        362_880.0,
+        40_320.0,
+        5_040.0,
+        720.0,
+        120.0,
+        24.0,
+        6.0,
+        2.0,
+        1.0,
+        1.0,
     ] {
         p = p * r + 1.0 / c;
     }
-    let scale = f64::from_bits(((n as i64 + 1023) as u64) << 52);
+    let scale = f64::from_bits(shifted.to_bits().wrapping_add(1023) << 52);
     if x.is_nan() { x } else { p * scale }
 }
 
@@ -131,7 +191,9 @@ pub fn exp2(x: f64) -> f64 {
 pub fn log2(x: f64) -> f64 {
     let b = x.to_bits();
     let shift = (b & ((1 << 52) - 1)) > 0x6_a09e_667f_3bcd;
-    let e = ((b >> 52) as i64 - 1023 + i64::from(shift)) as f64;
+    // An integer below 2^52 in the low bits of 2^52.
+    let e = f64::from_bits(0x4330_0000_0000_0000 | (b >> 52)) - (4_503_599_627_370_496.0 + 1023.0)
+        + if shift { 1.0 } else { 0.0 };
     let m = f64::from_bits(b & ((1 << 52) - 1) | if shift { 1022 << 52 } else { 1023 << 52 });
     let s = (m - 1.0) / (m + 1.0);
     let z = s * s;
@@ -170,8 +232,16 @@ pub fn extreme(a: f32, b: f32, max: bool, imm: u64) -> u32 {
             a.to_bits()
         };
     }
-    let less = if a == b { a.is_sign_negative() && !b.is_sign_negative() } else { a < b };
-    if less == max { b.to_bits() } else { a.to_bits() }
+    let less = if a == b {
+        a.is_sign_negative() && !b.is_sign_negative()
+    } else {
+        a < b
+    };
+    if less == max {
+        b.to_bits()
+    } else {
+        a.to_bits()
+    }
 }
 
 /// As `extreme`, for doubles.
@@ -180,8 +250,16 @@ pub fn extreme64(a: f64, b: f64, max: bool) -> u64 {
     if a.is_nan() || b.is_nan() {
         return bits64(if a.is_nan() { b } else { a });
     }
-    let less = if a == b { a.is_sign_negative() && !b.is_sign_negative() } else { a < b };
-    if less == max { b.to_bits() } else { a.to_bits() }
+    let less = if a == b {
+        a.is_sign_negative() && !b.is_sign_negative()
+    } else {
+        a < b
+    };
+    if less == max {
+        b.to_bits()
+    } else {
+        a.to_bits()
+    }
 }
 
 #[cfg(test)]
@@ -199,13 +277,19 @@ mod tests {
         }
         assert_eq!(exp2(-3.0), 0.125);
         assert!(exp2(f64::NAN).is_nan() && log2(-1.0).is_nan());
-        assert_eq!((log2(0.0), log2(f64::INFINITY)), (f64::NEG_INFINITY, f64::INFINITY));
+        assert_eq!(
+            (log2(0.0), log2(f64::INFINITY)),
+            (f64::NEG_INFINITY, f64::INFINITY)
+        );
     }
 
     #[test]
     fn rounding_to_odd_keeps_the_direction() {
         assert_eq!(to_f32(add_odd(1.0, 1e-30), Round::Up as u64), 0x3f80_0001);
-        assert_eq!(to_f32(add_odd(1.0, -1e-30), Round::Zero as u64), 0x3f7f_ffff);
+        assert_eq!(
+            to_f32(add_odd(1.0, -1e-30), Round::Zero as u64),
+            0x3f7f_ffff
+        );
         assert_eq!(to_f32(div_odd(1.0, 3.0), Round::Down as u64), 0x3eaa_aaaa);
         assert_eq!(to_f32(div_odd(1.0, 3.0), Round::Up as u64), 0x3eaa_aaab);
         assert_eq!(to_f32(sqrt_odd(2.0), Round::Up as u64), 0x3fb5_04f4);

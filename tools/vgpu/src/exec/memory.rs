@@ -140,7 +140,11 @@ impl Memory {
             data: Bytes::new(size)?,
             valid: Bytes::new(size)?,
             touched: Bytes::new((size / 32 + 1) * 2)?,
-            races: if self.races { Some(Bytes::new(size * 8)?) } else { None },
+            races: if self.races {
+                Some(Bytes::new(size * 8)?)
+            } else {
+                None
+            },
         };
         // SAFETY: the buffer has `size` bytes.
         unsafe { std::ptr::write_bytes(buffer.data.at, self.poison, size as usize) };
@@ -152,7 +156,9 @@ impl Memory {
 
     /// Frees a buffer by its first address.
     pub fn free(&mut self, base: u64) -> bool {
-        let Some(buffer) = self.live.remove(&base) else { return false };
+        let Some(buffer) = self.live.remove(&base) else {
+            return false;
+        };
         self.used -= buffer.size;
         self.freed.insert(base, buffer.size);
         true
@@ -168,7 +174,10 @@ impl Memory {
             data: buffer.data.at,
             valid: buffer.valid.at,
             touched: buffer.touched.at,
-            races: buffer.races.as_ref().map_or(std::ptr::null_mut(), |b| b.at.cast()),
+            races: buffer
+                .races
+                .as_ref()
+                .map_or(std::ptr::null_mut(), |b| b.at.cast()),
         })
     }
 
@@ -180,28 +189,55 @@ impl Memory {
     /// Words about an address that lies in no buffer.
     pub fn describe(&self, address: u64) -> String {
         let near = |(base, size): (u64, u64), what: &str| {
-            format!("{} bytes behind the {} bytes of {what} {base:#x}", address - base - size, size)
+            format!(
+                "{} bytes behind the {} bytes of {what} {base:#x}",
+                address - base - size,
+                size
+            )
         };
-        let live = self.live.range(..=address).next_back().map(|(_, b)| (b.base, b.size));
-        let freed = self.freed.range(..=address).next_back().map(|(b, s)| (*b, *s));
+        let live = self
+            .live
+            .range(..=address)
+            .next_back()
+            .map(|(_, b)| (b.base, b.size));
+        let freed = self
+            .freed
+            .range(..=address)
+            .next_back()
+            .map(|(b, s)| (*b, *s));
         if let Some((base, size)) = freed
             && address < base + size
         {
-            return format!("in the freed buffer {base:#x} of {size} bytes, at offset {}", address - base);
+            return format!(
+                "in the freed buffer {base:#x} of {size} bytes, at offset {}",
+                address - base
+            );
         }
         if let Some(found) = live
             && address < found.0 + found.1 + GUARD
         {
             return if address < found.0 + found.1 {
-                format!("at offset {} of the {} bytes of buffer {:#x}, over its end", address - found.0, found.1, found.0)
+                format!(
+                    "at offset {} of the {} bytes of buffer {:#x}, over its end",
+                    address - found.0,
+                    found.1,
+                    found.0
+                )
             } else {
                 near(found, "buffer")
             };
         }
-        let above = self.live.range(address..).next().map(|(_, b)| (b.base, b.size));
+        let above = self
+            .live
+            .range(address..)
+            .next()
+            .map(|(_, b)| (b.base, b.size));
         match above {
             Some((base, size)) if base - address <= GUARD => {
-                format!("{} bytes before the {size} bytes of buffer {base:#x}", base - address)
+                format!(
+                    "{} bytes before the {size} bytes of buffer {base:#x}",
+                    base - address
+                )
             }
             _ => "in no buffer".to_owned(),
         }
@@ -209,30 +245,45 @@ impl Memory {
 
     /// Copies into device memory and marks it written.
     pub fn write(&mut self, address: u64, bytes: &[u8]) -> bool {
-        let Some(region) = self.range(address, bytes.len() as u64) else { return bytes.is_empty() };
+        let Some(region) = self.range(address, bytes.len() as u64) else {
+            return bytes.is_empty();
+        };
         // SAFETY: the range lies in the buffer.
         unsafe {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), region.host(address), bytes.len());
-            std::ptr::write_bytes(region.valid.add((address - region.base) as usize), 1, bytes.len());
+            std::ptr::write_bytes(
+                region.valid.add((address - region.base) as usize),
+                1,
+                bytes.len(),
+            );
         }
         true
     }
 
     /// Copies out of device memory.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> bool {
-        let Some(region) = self.range(address, bytes.len() as u64) else { return bytes.is_empty() };
+        let Some(region) = self.range(address, bytes.len() as u64) else {
+            return bytes.is_empty();
+        };
         // SAFETY: the range lies in the buffer.
-        unsafe { std::ptr::copy_nonoverlapping(region.host(address), bytes.as_mut_ptr(), bytes.len()) };
+        unsafe {
+            std::ptr::copy_nonoverlapping(region.host(address), bytes.as_mut_ptr(), bytes.len())
+        };
         true
     }
 
     /// Copies within device memory, with what is known of every byte.
     pub fn copy(&mut self, to: u64, from: u64, len: u64) -> bool {
-        let (Some(t), Some(f)) = (self.range(to, len), self.range(from, len)) else { return len == 0 };
+        let (Some(t), Some(f)) = (self.range(to, len), self.range(from, len)) else {
+            return len == 0;
+        };
         // SAFETY: both ranges lie in their buffers; they may overlap.
         unsafe {
             std::ptr::copy(f.host(from), t.host(to), len as usize);
-            let (v, w) = (f.valid.add((from - f.base) as usize), t.valid.add((to - t.base) as usize));
+            let (v, w) = (
+                f.valid.add((from - f.base) as usize),
+                t.valid.add((to - t.base) as usize),
+            );
             std::ptr::copy(v, w, len as usize);
         }
         true
@@ -250,7 +301,9 @@ impl Memory {
 
     /// How many bytes of a range nobody has written.
     pub fn unwritten(&self, address: u64, len: u64) -> u64 {
-        let Some(region) = self.range(address, len) else { return 0 };
+        let Some(region) = self.range(address, len) else {
+            return 0;
+        };
         let at = region.valid.wrapping_add((address - region.base) as usize);
         // SAFETY: the range lies in the buffer.
         let shadow = unsafe { std::slice::from_raw_parts(at, len as usize) };
@@ -261,7 +314,9 @@ impl Memory {
     pub fn forget_touches(&mut self) {
         for buffer in self.live.values() {
             // SAFETY: this many bytes were allocated.
-            unsafe { std::ptr::write_bytes(buffer.touched.at, 0, (buffer.size / 32 + 1) as usize * 2) };
+            unsafe {
+                std::ptr::write_bytes(buffer.touched.at, 0, (buffer.size / 32 + 1) as usize * 2)
+            };
             if let Some(races) = &buffer.races {
                 // SAFETY: as above.
                 unsafe { std::ptr::write_bytes(races.at, 0, buffer.size as usize * 8) };
@@ -278,7 +333,9 @@ mod tests {
     fn buffers_are_exact() {
         let mut m = Memory::new(1 << 20);
         let (a, b) = (m.alloc(100).unwrap(), m.alloc(7).unwrap());
-        assert!(m.range(a, 100).is_some() && m.range(a, 101).is_none() && m.range(a + 99, 1).is_some());
+        assert!(
+            m.range(a, 100).is_some() && m.range(a, 101).is_none() && m.range(a + 99, 1).is_some()
+        );
         assert!(b >= a + 100 + GUARD);
         assert_eq!(m.unwritten(a, 100), 100);
         assert!(m.write(a + 4, &[1; 8]));

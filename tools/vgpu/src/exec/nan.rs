@@ -18,7 +18,10 @@ impl Floats {
     /// From an instruction's types.
     pub fn of(d: Ty, from: &[Ty]) -> Floats {
         let float = |ty: Ty| ty.float().then_some(ty);
-        let mut out = Floats { d: float(d), from: [None; 3] };
+        let mut out = Floats {
+            d: float(d),
+            from: [None; 3],
+        };
         for (to, ty) in out.from.iter_mut().zip(from) {
             *to = float(*ty);
         }
@@ -38,7 +41,9 @@ fn finite(cx: &Cx<'_>, row: u32, ty: Ty) -> u32 {
                 Ty::F16 => f16_to_f32(v & 0xffff).is_finite(),
                 Ty::Bf16 => bf16_to_f32(v & 0xffff).is_finite(),
                 Ty::F16x2 => f16_to_f32(v & 0xffff).is_finite() && f16_to_f32(v >> 16).is_finite(),
-                Ty::Bf16x2 => bf16_to_f32(v & 0xffff).is_finite() && bf16_to_f32(v >> 16).is_finite(),
+                Ty::Bf16x2 => {
+                    bf16_to_f32(v & 0xffff).is_finite() && bf16_to_f32(v >> 16).is_finite()
+                }
                 _ => f32::from_bits(v).is_finite(),
             }
         };
@@ -53,7 +58,12 @@ pub fn before(cx: &Cx<'_>, i: &Inst, m: u32) -> u32 {
         return 0;
     }
     let rows = [i.a, i.b, i.c];
-    i.floats.from.iter().zip(rows).filter_map(|(ty, row)| ty.map(|ty| finite(cx, row, ty))).fold(m, |all, f| all & f)
+    i.floats
+        .from
+        .iter()
+        .zip(rows)
+        .filter_map(|(ty, row)| ty.map(|ty| finite(cx, row, ty)))
+        .fold(m, |all, f| all & f)
 }
 
 /// Reports lanes that were finite and are not any more, the first time in a launch.
@@ -62,7 +72,15 @@ pub fn after(cx: &mut Cx<'_>, i: &Inst, m: u32, before: u32) {
     let bad = before & m & !finite(cx, i.d, ty);
     if bad != 0 && cx.launch.findings.lacks(Kind::NonFinite) {
         let lane = bad.trailing_zeros() as usize;
-        let what = if ty.size() == 8 { format!("{:#018x}", cx.get::<u64>(i.d)[lane]) } else { format!("{:#010x}", cx.get::<u32>(i.d)[lane]) };
-        cx.find(Kind::NonFinite, lane, format!("the first one: {what} as {ty:?}"));
+        let what = if ty.size() == 8 {
+            format!("{:#018x}", cx.get::<u64>(i.d)[lane])
+        } else {
+            format!("{:#010x}", cx.get::<u32>(i.d)[lane])
+        };
+        cx.find(
+            Kind::NonFinite,
+            lane,
+            format!("the first one: {what} as {ty:?}"),
+        );
     }
 }

@@ -9,7 +9,9 @@ pub fn vector() -> bool {
     static FOUND: OnceLock<bool> = OnceLock::new();
     *FOUND.get_or_init(|| {
         #[cfg(target_arch = "x86_64")]
-        return is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("bmi2");
+        return is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("bmi2");
         #[cfg(not(target_arch = "x86_64"))]
         false
     })
@@ -52,7 +54,7 @@ pub fn pick<B: Body>() -> Run {
 fn stateless<F: Copy>() -> F {
     const { assert!(size_of::<F>() == 0, "the closure captures something") };
     // SAFETY: a type without size has one value, and whoever named the type had one.
-    unsafe { std::mem::MaybeUninit::<F>::uninit().assume_init() }
+    unsafe { std::ptr::NonNull::<F>::dangling().read() }
 }
 
 /// Defines an operation's body and its constructor from a closure.
@@ -162,7 +164,11 @@ struct Select<A>(PhantomData<A>);
 impl<A: Lane> Body for Select<A> {
     #[inline(always)]
     unsafe fn run(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
-        let (a, b, p) = (cx.get::<A>(i.a), cx.get::<A>(i.b), cx.get_pred(i.c) ^ i.imm as u32);
+        let (a, b, p) = (
+            cx.get::<A>(i.a),
+            cx.get::<A>(i.b),
+            cx.get_pred(i.c) ^ i.imm as u32,
+        );
         let mut d = [A::default(); 32];
         for l in 0..32 {
             d[l] = if p >> l & 1 == 1 { a[l] } else { b[l] };

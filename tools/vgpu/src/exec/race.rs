@@ -62,12 +62,16 @@ impl Watch {
             self.seen[w * warps + w] = 1;
         }
         self.floor.clear();
-        self.floor.resize(warps, u32::from(warps == 1));
+        self.floor.resize(warps, 0);
     }
 
     fn refloor(&mut self, w: usize) {
         let n = self.warps;
-        self.floor[w] = (0..n).filter(|v| *v != w).map(|v| self.seen[w * n + v]).min().unwrap_or(0);
+        self.floor[w] = (0..n)
+            .filter(|v| *v != w)
+            .map(|v| self.seen[w * n + v])
+            .min()
+            .unwrap_or(0);
     }
 
     /// A warp synchronises its lanes.
@@ -125,14 +129,49 @@ impl Watch {
             }
             let r = &mut self.reads[w * self.granules + g];
             let mine = clock << 6 | lane;
-            *r = if *r >> 6 == clock && *r != mine { clock << 6 | MANY } else { mine };
+            *r = if *r >> 6 == clock && *r != mine {
+                clock << 6 | MANY
+            } else {
+                mine
+            };
         }
         wrong
     }
 
+    /// A warp reads rows of 16 bytes. `false`, and nothing noted, if the writes before them need a closer look.
+    #[inline(always)]
+    pub fn read_rows(&mut self, w: usize, addr: &[u64]) -> bool {
+        let (floor, own) = (self.floor[w], self.seen[w * self.warps + w]);
+        let per_row = 16usize >> self.shift;
+        let mut bad = false;
+        for a in addr {
+            let first = *a as usize >> self.shift;
+            for e in &self.writes[first..first + per_row] {
+                // Other warps' writes must lie below the floor, this warp's before its last synchronisation.
+                let (clock, mine) = (e & CLOCK_MASK, (e >> 27) as usize == w && *e != IN_FLIGHT);
+                bad |= clock > floor && !(mine && clock < own);
+            }
+        }
+        if !bad {
+            for a in addr {
+                let first = w * self.granules + (*a as usize >> self.shift);
+                self.reads[first..first + per_row].fill(own << 6 | MANY);
+            }
+        }
+        !bad
+    }
+
     /// A lane writes granules `from..to`; `entry` overrides what is noted, as for copies in flight.
     #[inline(always)]
-    pub fn write(&mut self, w: usize, lane: u32, from: usize, to: usize, how: Use, note: Option<u32>) -> Option<Wrong> {
+    pub fn write(
+        &mut self,
+        w: usize,
+        lane: u32,
+        from: usize,
+        to: usize,
+        how: Use,
+        note: Option<u32>,
+    ) -> Option<Wrong> {
         let clock = self.seen[w * self.warps + w];
         let mut wrong = None;
         let atomic = how == Use::Atomic;
@@ -143,7 +182,9 @@ impl Watch {
             }
             for v in 0..self.warps {
                 let r = self.reads[v * self.granules + g];
-                if r >> 6 > self.seen[w * self.warps + v] || v == w && r >> 6 == clock && r & 63 != lane {
+                if r >> 6 > self.seen[w * self.warps + v]
+                    || v == w && r >> 6 == clock && r & 63 != lane
+                {
                     let l = r & 63;
                     if !(atomic && l == ATOMIC) {
                         wrong = wrong.or(Some(Wrong::AfterRead(v as u32, l)));
@@ -195,19 +236,25 @@ pub fn global(cx: &mut Cx<'_>, region: &Region, address: u64, bytes: u32, lane: 
     let mut other = None;
     for n in 0..u64::from(bytes) {
         // SAFETY: eight bytes were allocated for every byte of the buffer.
-        let cell = unsafe { AtomicU64::from_ptr(region.races.add((address - region.base + n) as usize)) };
+        let cell =
+            unsafe { AtomicU64::from_ptr(region.races.add((address - region.base + n) as usize)) };
         let old = cell.load(Ordering::Relaxed);
         let (w, r) = (old as u32, (old >> 32) as u32);
         let current = |e: u32| e >> 24 == u32::from(cx.launch.epoch);
         let who = |e: u32| e & many;
-        let foreign = |e: u32| current(e) && who(e) != block && !cx.block.acquired.contains(&who(e));
+        let foreign =
+            |e: u32| current(e) && who(e) != block && !cx.block.acquired.contains(&who(e));
         let both_atomic = |e: u32| how == Use::Atomic && e & atomic != 0;
         let (mut nw, mut nr) = (w, r);
         if foreign(w) && !both_atomic(w) {
             other = Some((who(w), "written"));
         }
         if how == Use::Read {
-            nr = if current(r) && who(r) != block { u32::from(cx.launch.epoch) << 24 | many } else { mine };
+            nr = if current(r) && who(r) != block {
+                u32::from(cx.launch.epoch) << 24 | many
+            } else {
+                mine
+            };
         } else {
             if foreign(r) && how == Use::Write {
                 other = Some((who(r), "read"));
@@ -221,8 +268,15 @@ pub fn global(cx: &mut Cx<'_>, region: &Region, address: u64, bytes: u32, lane: 
     }
     if let Some((who, what)) = other {
         let verb = if how == Use::Read { "reads" } else { "writes" };
-        let by = if who == many { "several blocks".to_owned() } else { format!("block number {}", who - 1) };
-        let text = format!("{verb} {bytes} bytes at {address:#x} (offset {}), {what} by {by} in the same launch", address - region.base);
+        let by = if who == many {
+            "several blocks".to_owned()
+        } else {
+            format!("block number {}", who - 1)
+        };
+        let text = format!(
+            "{verb} {bytes} bytes at {address:#x} (offset {}), {what} by {by} in the same launch",
+            address - region.base
+        );
         cx.find(Kind::GlobalRace, lane, text);
     }
 }
@@ -232,13 +286,28 @@ impl Cx<'_> {
     #[cold]
     pub fn shared_wrong(&mut self, wrong: Wrong, lane: usize, offset: u32, what: &str) {
         let (kind, text) = match wrong {
-            Wrong::InFlight => (Kind::InFlight, format!("{what} of shared byte {offset}, into which cp.async still copies")),
-            Wrong::AfterWrite(w, l) => {
-                (Kind::SharedRace, format!("{what} of shared byte {offset}, which warp {w} lane {l} has written with no synchronisation between"))
-            }
+            Wrong::InFlight => (
+                Kind::InFlight,
+                format!("{what} of shared byte {offset}, into which cp.async still copies"),
+            ),
+            Wrong::AfterWrite(w, l) => (
+                Kind::SharedRace,
+                format!(
+                    "{what} of shared byte {offset}, which warp {w} lane {l} has written with no synchronisation between"
+                ),
+            ),
             Wrong::AfterRead(w, l) => {
-                let lane = if l < 32 { format!("lane {l}") } else { "several lanes".to_owned() };
-                (Kind::SharedRace, format!("{what} of shared byte {offset}, which warp {w} {lane} read with no synchronisation between"))
+                let lane = if l < 32 {
+                    format!("lane {l}")
+                } else {
+                    "several lanes".to_owned()
+                };
+                (
+                    Kind::SharedRace,
+                    format!(
+                        "{what} of shared byte {offset}, which warp {w} {lane} read with no synchronisation between"
+                    ),
+                )
             }
         };
         self.find(kind, lane, text);
@@ -248,7 +317,13 @@ impl Cx<'_> {
     #[inline(never)]
     pub fn same_address(&mut self, addr: &[u64; 32], m: u32, bad: u32) {
         let lane = bad.trailing_zeros() as usize;
-        let other = lanes(m & !(1 << lane)).find(|l| addr[*l] == addr[lane]).unwrap_or(lane);
-        self.find(Kind::SameAddress, lane, format!("lanes {lane} and {other} at {:#x}", addr[lane]));
+        let other = lanes(m & !(1 << lane))
+            .find(|l| addr[*l] == addr[lane])
+            .unwrap_or(lane);
+        self.find(
+            Kind::SameAddress,
+            lane,
+            format!("lanes {lane} and {other} at {:#x}", addr[lane]),
+        );
     }
 }

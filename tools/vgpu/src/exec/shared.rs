@@ -11,11 +11,21 @@ use crate::count::distinct;
 ///
 /// The flow that ends the kernel, after a finding.
 #[inline(always)]
-pub fn access(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
+pub fn access(
+    cx: &mut Cx<'_>,
+    addr: &[u64; 32],
+    m: u32,
+    bytes: u32,
+    how: Use,
+) -> Result<Plan, Flow> {
     let first = addr[0];
     let size = cx.block.shared.len() as u64;
     let len = u64::from(bytes) * 32;
-    if consecutive(addr, m, bytes) && first & u64::from(bytes - 1) == 0 && first < size && first + len <= size {
+    if consecutive(addr, m, bytes)
+        && first & u64::from(bytes - 1) == 0
+        && first < size
+        && first + len <= size
+    {
         let line = &mut cx.counts.lines[cx.pc as usize];
         let waves = u64::from(bytes.div_ceil(4));
         line.shared += 1;
@@ -46,7 +56,10 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
     let mut wrong = None;
     let (mut at, mut lane) = (first, 0);
     while lane < 32 {
-        let (from, to) = ((at >> shift) as usize, ((at + bytes - 1) >> shift) as usize + 1);
+        let (from, to) = (
+            (at >> shift) as usize,
+            ((at + bytes - 1) >> shift) as usize + 1,
+        );
         let found = match how {
             Use::Read => watch.read(w, lane, from, to),
             _ => watch.write(w, lane, from, to, how, None),
@@ -79,8 +92,16 @@ fn uninitialised(cx: &mut Cx<'_>, first: u32, bytes: u32) {
             cx.block.valid[at..at + bytes as usize].fill(1);
             // What a copy will bring is the in-flight check's business.
             let shift = cx.block.watch.shift;
-            if !cx.block.watch.in_flight(at >> shift, ((at + bytes as usize - 1) >> shift) + 1) {
-                cx.find(Kind::Uninitialised, l as usize, format!("{bytes} bytes of shared memory at offset {at}"));
+            if !cx
+                .block
+                .watch
+                .in_flight(at >> shift, ((at + bytes as usize - 1) >> shift) + 1)
+            {
+                cx.find(
+                    Kind::Uninitialised,
+                    l as usize,
+                    format!("{bytes} bytes of shared memory at offset {at}"),
+                );
             }
         }
     }
@@ -94,11 +115,22 @@ fn uninitialised(cx: &mut Cx<'_>, first: u32, bytes: u32) {
 pub fn bounds(cx: &mut Cx<'_>, a: u64, bytes: u32, lane: usize, how: Use) -> Result<usize, Flow> {
     let size = cx.block.shared.len() as u64;
     if a & u64::from(bytes - 1) != 0 {
-        cx.find(Kind::Misaligned, lane, format!("shared offset {a:#x} of {bytes} bytes"));
+        cx.find(
+            Kind::Misaligned,
+            lane,
+            format!("shared offset {a:#x} of {bytes} bytes"),
+        );
         return Err(cx.die(716));
     }
     if a >= size || a + u64::from(bytes) > size {
-        cx.find(Kind::OutOfBounds, lane, format!("{} of {bytes} bytes at offset {a} of {size} bytes of shared memory", verb(how)));
+        cx.find(
+            Kind::OutOfBounds,
+            lane,
+            format!(
+                "{} of {bytes} bytes at offset {a} of {size} bytes of shared memory",
+                verb(how)
+            ),
+        );
         return Err(cx.die(700));
     }
     Ok(a as usize)
@@ -119,7 +151,11 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
     } else if valid.contains(&0) {
         valid.fill(1);
         if !cx.block.watch.in_flight(from, to) {
-            cx.find(Kind::Uninitialised, lane, format!("{bytes} bytes of shared memory at offset {at}"));
+            cx.find(
+                Kind::Uninitialised,
+                lane,
+                format!("{bytes} bytes of shared memory at offset {at}"),
+            );
         }
     }
     let watch = &mut cx.block.watch;
@@ -133,6 +169,34 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
     if let Some(wrong) = wrong {
         cx.shared_wrong(wrong, lane, at as u32, verb(how));
     }
+}
+
+/// Reads rows of 16 bytes for a whole warp (`ldmatrix`): the common case of `bounds` and `lane`, at once.
+/// `false` if anything is out of the ordinary, before anything was noted.
+#[inline(always)]
+pub fn rows(cx: &mut Cx<'_>, addr: &[u64]) -> bool {
+    let size = cx.block.shared.len() as u64;
+    let mut bad = false;
+    for a in addr {
+        bad |= a & 15 != 0 || a + 16 > size;
+    }
+    if bad || cx.launch.options.fast {
+        return !bad;
+    }
+    let mut all = u128::MAX;
+    for a in addr {
+        // SAFETY: within bounds, as was just checked.
+        all &= unsafe {
+            cx.block
+                .valid
+                .as_ptr()
+                .add(*a as usize)
+                .cast::<u128>()
+                .read_unaligned()
+        };
+    }
+    let ones = u128::from_ne_bytes([1; 16]);
+    all & ones == ones && cx.block.watch.read_rows(cx.warp.index as usize, addr)
 }
 
 #[inline(never)]
@@ -154,7 +218,9 @@ fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Resu
 /// Wavefronts if no two words shared a bank.
 fn ideal(m: u32, bytes: u32) -> u32 {
     let group = group(bytes);
-    (0..32 / group).filter(|p| m >> (p * group) & (u32::MAX >> (32 - group)) != 0).count() as u32
+    (0..32 / group)
+        .filter(|p| m >> (p * group) & (u32::MAX >> (32 - group)) != 0)
+        .count() as u32
 }
 
 /// Lanes that are served together: 32 of up to 4 bytes, 16 of 8, 8 of 16.
@@ -171,7 +237,11 @@ fn banks(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) -> u32 {
     let first = addr[m.trailing_zeros() as usize & 31];
     let mut delta = [0u32; 32];
     for l in 0..32 {
-        delta[l] = if m >> l & 1 == 1 { addr[l].wrapping_sub(first) as u32 } else { 0 };
+        delta[l] = if m >> l & 1 == 1 {
+            addr[l].wrapping_sub(first) as u32
+        } else {
+            0
+        };
     }
     let key = (m, first as u32 & 127);
     let pattern = &cx.counts.patterns[cx.pc as usize];

@@ -18,18 +18,29 @@ pub const TRANS: u64 = 1 << 40;
 ///
 /// The rows exist.
 pub unsafe fn ldmatrix(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
-    let Some(_) = cx.members(FULL, m) else { return Flow::Jump };
+    let Some(_) = cx.members(FULL, m) else {
+        return Flow::Jump;
+    };
     let addr = addresses(cx, i);
     let mut rows = [[0u16; 8]; 32];
-    for l in 0..8 * i.b as usize {
-        let at = match shared::bounds(cx, addr[l], 16, l, Use::Read) {
-            Ok(at) => at,
-            Err(flow) => return flow,
-        };
-        shared::lane(cx, at, 16, super::race::WARP, Use::Read);
-        for (n, pair) in cx.block.shared[at..at + 16].chunks_exact(2).enumerate() {
-            rows[l][n] = u16::from_le_bytes([pair[0], pair[1]]);
+    let count = 8 * i.b as usize;
+    let ordinary = shared::rows(cx, &addr[..count]);
+    for l in 0..count {
+        if !ordinary {
+            match shared::bounds(cx, addr[l], 16, l, Use::Read) {
+                Ok(at) => shared::lane(cx, at, 16, super::race::WARP, Use::Read),
+                Err(flow) => return flow,
+            }
         }
+        // SAFETY: 16 bytes within bounds.
+        rows[l] = unsafe {
+            cx.block
+                .shared
+                .as_ptr()
+                .add(addr[l] as usize)
+                .cast::<[u16; 8]>()
+                .read_unaligned()
+        };
     }
     count_rows(cx, &addr, i.b);
     for n in 0..i.b as usize {
@@ -37,7 +48,11 @@ pub unsafe fn ldmatrix(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         let mut d = [0u32; 32];
         for (l, out) in d.iter_mut().enumerate() {
             let (g, t) = (l / 4, 2 * (l % 4));
-            let (low, high) = if i.imm & TRANS != 0 { (matrix[t][g], matrix[t + 1][g]) } else { (matrix[g][t], matrix[g][t + 1]) };
+            let (low, high) = if i.imm & TRANS != 0 {
+                (matrix[t][g], matrix[t + 1][g])
+            } else {
+                (matrix[g][t], matrix[g][t + 1])
+            };
             *out = u32::from(low) | u32::from(high) << 16;
         }
         let row = cx.item(i, n as u32);
@@ -53,7 +68,11 @@ fn count_rows(cx: &mut Cx<'_>, addr: &[u64; 32], matrices: u32) {
         let rows = &addr[8 * n..8 * n + 8];
         // Eight different rows fill all banks exactly once when no two start in the same four.
         let seen = rows.iter().fold(0u32, |s, a| s | 1 << (a >> 4 & 7));
-        waves += if seen == 0xff { 1 } else { u64::from(shared::conflicts(rows.iter().map(|a| *a as u32), 16)) };
+        waves += if seen == 0xff {
+            1
+        } else {
+            u64::from(shared::conflicts(rows.iter().map(|a| *a as u32), 16))
+        };
     }
     let line = &mut cx.counts.lines[cx.pc as usize];
     line.shared += 1;
@@ -67,7 +86,9 @@ fn count_rows(cx: &mut Cx<'_>, addr: &[u64; 32], matrices: u32) {
 ///
 /// The rows exist.
 pub unsafe fn stmatrix(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
-    let Some(_) = cx.members(FULL, m) else { return Flow::Jump };
+    let Some(_) = cx.members(FULL, m) else {
+        return Flow::Jump;
+    };
     let addr = addresses(cx, i);
     for n in 0..i.b as usize {
         let v = cx.get::<u32>(cx.item(i, n as u32));
@@ -79,8 +100,13 @@ pub unsafe fn stmatrix(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
             };
             shared::lane(cx, at, 16, l as u32, Use::Write);
             for c in 0..8 {
-                let half = if i.imm & TRANS != 0 { v[4 * c + r / 2] >> (16 * (r % 2)) } else { v[4 * r + c / 2] >> (16 * (c % 2)) };
-                cx.block.shared[at + 2 * c..at + 2 * c + 2].copy_from_slice(&(half as u16).to_le_bytes());
+                let half = if i.imm & TRANS != 0 {
+                    v[4 * c + r / 2] >> (16 * (r % 2))
+                } else {
+                    v[4 * r + c / 2] >> (16 * (c % 2))
+                };
+                cx.block.shared[at + 2 * c..at + 2 * c + 2]
+                    .copy_from_slice(&(half as u16).to_le_bytes());
             }
         }
     }
@@ -173,7 +199,10 @@ impl<F: Format, const K: usize, const H: bool> Mma<F, K, H> {
         for half in 0..2 {
             let (low, high): ([f32; 32], [f32; 32]) = if H {
                 let v = cx.get::<u32>(cx.item(i, from + half));
-                (v.map(|x| f16_to_f32(x & 0xffff)), v.map(|x| f16_to_f32(x >> 16)))
+                (
+                    v.map(|x| f16_to_f32(x & 0xffff)),
+                    v.map(|x| f16_to_f32(x >> 16)),
+                )
             } else {
                 let v = cx.get::<u32>(cx.item(i, from + 2 * half));
                 let w = cx.get::<u32>(cx.item(i, from + 2 * half + 1));
@@ -202,7 +231,8 @@ impl<F: Format, const K: usize, const H: bool> Mma<F, K, H> {
             if H {
                 let mut v = [0; 32];
                 for l in 0..32 {
-                    v[l] = f32_to_f16(f32::from_bits(low[l])) | f32_to_f16(f32::from_bits(high[l])) << 16;
+                    v[l] = f32_to_f16(f32::from_bits(low[l]))
+                        | f32_to_f16(f32::from_bits(high[l])) << 16;
                 }
                 let row = cx.item(i, half as u32);
                 cx.put(row, &v, m);
@@ -252,12 +282,19 @@ impl<F: Format, const K: usize, const H: bool> Body for Mma<F, K, H> {
 /// Sums as tensor cores are known to: groups of products and the accumulator aligned to their largest
 /// term, cut below its 24th bit (and two more), then added.
 #[inline(never)]
-fn truncated<const K: usize>(a: &[[f32; K]; 16], b: &[[f32; 8]; K], c: &mut [[f32; 8]; 16], group: usize) {
+fn truncated<const K: usize>(
+    a: &[[f32; K]; 16],
+    b: &[[f32; 8]; K],
+    c: &mut [[f32; 8]; 16],
+    group: usize,
+) {
     for r in 0..16 {
         for n in 0..8 {
             let mut sum = f64::from(c[r][n]);
             for from in (0..K).step_by(group) {
-                let terms: Vec<f64> = (from..(from + group).min(K)).map(|k| f64::from(a[r][k]) * f64::from(b[k][n])).collect();
+                let terms: Vec<f64> = (from..(from + group).min(K))
+                    .map(|k| f64::from(a[r][k]) * f64::from(b[k][n]))
+                    .collect();
                 let largest = terms.iter().fold(sum.abs(), |x, t| x.max(t.abs()));
                 if largest == 0.0 || !largest.is_finite() {
                     sum += terms.iter().sum::<f64>();
@@ -266,7 +303,11 @@ fn truncated<const K: usize>(a: &[[f32; K]; 16], b: &[[f32; 8]; K], c: &mut [[f3
                 let unit = f64::from_bits((largest.to_bits() >> 52 << 52) - (25 << 52));
                 let cut = |x: f64| (x / unit).trunc() * unit;
                 sum = terms.iter().fold(cut(sum), |s, t| s + cut(*t));
-                sum = f64::from(f32::from_bits(super::half::narrow(sum, super::half::F32, super::half::Round::Zero)));
+                sum = f64::from(f32::from_bits(super::half::narrow(
+                    sum,
+                    super::half::F32,
+                    super::half::Round::Zero,
+                )));
             }
             c[r][n] = sum as f32;
         }
@@ -275,13 +316,25 @@ fn truncated<const K: usize>(a: &[[f32; K]; 16], b: &[[f32; 8]; K], c: &mut [[f3
 
 #[cold]
 #[inline(never)]
-fn find_nan<const K: usize>(cx: &mut Cx<'_>, a: &[[f32; K]; 16], b: &[[f32; 8]; K], c: &[[f32; 8]; 16]) {
+fn find_nan<const K: usize>(
+    cx: &mut Cx<'_>,
+    a: &[[f32; K]; 16],
+    b: &[[f32; 8]; K],
+    c: &[[f32; 8]; 16],
+) {
     for l in lanes(FULL) {
         let (g, t) = (l / 4, 2 * (l % 4));
         for (r, n) in [(g, t), (g, t + 1), (g + 8, t), (g + 8, t + 1)] {
             let finite = a[r].iter().all(|x| x.is_finite()) && b.iter().all(|x| x[n].is_finite());
-            if !c[r][n].is_finite() && finite && cx.launch.findings.lacks(crate::check::Kind::NonFinite) {
-                cx.find(crate::check::Kind::NonFinite, l, format!("the first one: element ({r}, {n}) of D is {}", c[r][n]));
+            if !c[r][n].is_finite()
+                && finite
+                && cx.launch.findings.lacks(crate::check::Kind::NonFinite)
+            {
+                cx.find(
+                    crate::check::Kind::NonFinite,
+                    l,
+                    format!("the first one: element ({r}, {n}) of D is {}", c[r][n]),
+                );
             }
         }
     }

@@ -166,7 +166,13 @@ impl Cx<'_> {
     fn reconverge(&mut self) -> bool {
         loop {
             if self.mask == 0 {
-                let pick = self.warp.others.iter().enumerate().filter(|(_, f)| !f.waits).min_by_key(|(_, f)| f.pc);
+                let pick = self
+                    .warp
+                    .others
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, f)| !f.waits)
+                    .min_by_key(|(_, f)| f.pc);
                 let Some((n, _)) = pick else { return false };
                 let f = self.warp.others.swap_remove(n);
                 (self.pc, self.mask) = (f.pc, f.mask);
@@ -175,7 +181,13 @@ impl Cx<'_> {
             while let Some(n) = self.warp.others.iter().position(|f| f.pc == pc) {
                 self.mask |= self.warp.others.swap_remove(n).mask;
             }
-            let lower = self.warp.others.iter().enumerate().filter(|(_, f)| !f.waits && f.pc < pc).min_by_key(|(_, f)| f.pc);
+            let lower = self
+                .warp
+                .others
+                .iter()
+                .enumerate()
+                .filter(|(_, f)| !f.waits && f.pc < pc)
+                .min_by_key(|(_, f)| f.pc);
             let Some((n, _)) = lower else {
                 self.limit = self.look_at();
                 if self.limit == pc {
@@ -184,7 +196,11 @@ impl Cx<'_> {
                 return true;
             };
             let f = self.warp.others.swap_remove(n);
-            self.warp.others.push(Fragment { pc, mask: self.mask, waits: false });
+            self.warp.others.push(Fragment {
+                pc,
+                mask: self.mask,
+                waits: false,
+            });
             (self.pc, self.mask) = (f.pc, f.mask);
         }
     }
@@ -197,10 +213,20 @@ impl Cx<'_> {
         let pick = self.warp.others.iter().position(|f| !f.waits);
         if let Some(n) = pick {
             let f = self.warp.others.remove(n);
-            self.warp.others.push(Fragment { pc: self.pc, mask: self.mask, waits: false });
+            self.warp.others.push(Fragment {
+                pc: self.pc,
+                mask: self.mask,
+                waits: false,
+            });
             (self.pc, self.mask) = (f.pc, f.mask);
             // It runs undisturbed until its own patience is at an end, or it meets the others' pc.
-            let above = self.warp.others.iter().map(|f| f.pc).filter(|pc| *pc > self.pc).min();
+            let above = self
+                .warp
+                .others
+                .iter()
+                .map(|f| f.pc)
+                .filter(|pc| *pc > self.pc)
+                .min();
             self.warp.resume = Some(above.unwrap_or(u32::MAX));
         }
     }
@@ -213,7 +239,11 @@ impl Cx<'_> {
         }
         let (pc, mask) = (self.pc, self.mask);
         self.mask = 0;
-        self.warp.others.push(Fragment { pc, mask, waits: true });
+        self.warp.others.push(Fragment {
+            pc,
+            mask,
+            waits: true,
+        });
         self.limit = 0;
         false
     }
@@ -229,7 +259,11 @@ impl Cx<'_> {
     pub fn run(&mut self) -> Stop {
         self.limit = self.warp.resume.take().unwrap_or_else(|| self.look_at());
         self.patience = PATIENCE;
-        let stop = if self.launch.options.nan { self.steps::<true>() } else { self.steps::<false>() };
+        let stop = if self.launch.options.nan {
+            self.steps::<true>()
+        } else {
+            self.steps::<false>()
+        };
         (self.warp.pc, self.warp.mask) = (self.pc, self.mask);
         stop
     }
@@ -296,7 +330,14 @@ impl Cx<'_> {
 }
 
 /// Fills the rows of special registers for one warp of a block.
-pub fn fill_specials(warp: &mut Warp, kernel: &Kernel, block: [u32; 3], dims: [u32; 3], grid: [u32; 3], shared: (u32, u32)) {
+pub fn fill_specials(
+    warp: &mut Warp,
+    kernel: &Kernel,
+    block: [u32; 3],
+    dims: [u32; 3],
+    grid: [u32; 3],
+    shared: (u32, u32),
+) {
     let first = warp.index * 32;
     let tid = |axis: u8, l: u32| {
         let n = first + l;

@@ -41,42 +41,46 @@ pub fn tokens(text: &str) -> Result<Vec<Token<'_>>, String> {
     let (mut at, mut line) = (0, 1u32);
     while at < bytes.len() {
         let c = bytes[at];
-        match c {
-            b'\n' => line += 1,
-            b' ' | b'\t' | b'\r' | 0 => {}
-            b'/' if bytes.get(at + 1) == Some(&b'/') => {
-                at += bytes[at..].iter().position(|&c| c == b'\n').unwrap_or(bytes.len() - at);
+        let start = at;
+        at += 1;
+        let kind = match c {
+            b'\n' => {
+                line += 1;
                 continue;
             }
-            b'/' if bytes.get(at + 1) == Some(&b'*') => {
-                let end = text[at..].find("*/").map_or(bytes.len(), |n| at + n + 2);
-                line += count_lines(&bytes[at..end]);
-                at = end;
+            b' ' | b'\t' | b'\r' | 0 => continue,
+            b'/' if bytes.get(at) == Some(&b'/') => {
+                at += bytes[at..]
+                    .iter()
+                    .position(|&c| c == b'\n')
+                    .unwrap_or(bytes.len() - at);
+                continue;
+            }
+            b'/' if bytes.get(at) == Some(&b'*') => {
+                at = text[at..].find("*/").map_or(bytes.len(), |n| at + n + 2);
+                line += count_lines(&bytes[start..at]);
                 continue;
             }
             b'"' => {
-                let end = text[at + 1..].find('"').ok_or(format!("line {line}: a string without an end"))? + at + 1;
-                out.push(Token { kind: Kind::Str(&text[at + 1..end]), line });
-                at = end + 1;
-                continue;
+                let len = text[at..]
+                    .find('"')
+                    .ok_or(format!("line {line}: a string without an end"))?;
+                at += len + 1;
+                Kind::Str(&text[start + 1..at - 1])
             }
             _ if c.is_ascii_digit() => {
-                let end = end_of_number(bytes, at);
-                let kind = number(&text[at..end]).ok_or_else(|| format!("line {line}: no number: {}", &text[at..end]))?;
-                out.push(Token { kind, line });
-                at = end;
-                continue;
+                at = end_of_number(bytes, start);
+                let digits = &text[start..at];
+                number(digits).ok_or_else(|| format!("line {line}: no number: {digits}"))?
             }
             _ if word_char(c) => {
-                let end = end_of_word(bytes, at);
-                out.push(Token { kind: Kind::Word(&text[at..end]), line });
-                at = end;
-                continue;
+                at = end_of_word(bytes, start);
+                Kind::Word(&text[start..at])
             }
-            _ if c.is_ascii_punctuation() => out.push(Token { kind: Kind::Punct(c), line }),
+            _ if c.is_ascii_punctuation() => Kind::Punct(c),
             _ => return Err(format!("line {line}: unexpected byte {c:#04x}")),
-        }
-        at += 1;
+        };
+        out.push(Token { kind, line });
     }
     Ok(out)
 }
@@ -90,7 +94,10 @@ fn end_of_word(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() {
         if word_char(bytes[at]) {
             at += 1;
-        } else if bytes[at] == b':' && bytes.get(at + 1) == Some(&b':') && bytes.get(at + 2).is_some_and(|&c| word_char(c)) {
+        } else if bytes[at] == b':'
+            && bytes.get(at + 1) == Some(&b':')
+            && bytes.get(at + 2).is_some_and(|&c| word_char(c))
+        {
             at += 2;
         } else {
             break;
@@ -102,9 +109,14 @@ fn end_of_word(bytes: &[u8], mut at: usize) -> usize {
 fn end_of_number(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() && (bytes[at].is_ascii_alphanumeric() || bytes[at] == b'.') {
         at += 1;
-        let exponent = matches!(bytes[at - 1], b'e' | b'E') && matches!(bytes.get(at), Some(b'-' | b'+'));
+        let exponent =
+            matches!(bytes[at - 1], b'e' | b'E') && matches!(bytes.get(at), Some(b'-' | b'+'));
         let hex = at >= 2 && bytes[at - 2].is_ascii_alphanumeric();
-        if exponent && hex && bytes.get(at + 1).is_some_and(u8::is_ascii_digit) && !looks_hex(bytes, at) {
+        if exponent
+            && hex
+            && bytes.get(at + 1).is_some_and(u8::is_ascii_digit)
+            && !looks_hex(bytes, at)
+        {
             at += 1;
         }
     }
@@ -117,19 +129,28 @@ fn looks_hex(bytes: &[u8], at: usize) -> bool {
     while start > 0 && bytes[start - 1].is_ascii_alphanumeric() {
         start -= 1;
     }
-    matches!(bytes.get(start..start + 2), Some([b'0', b'x' | b'X' | b'f' | b'F' | b'd' | b'D']))
+    matches!(
+        bytes.get(start..start + 2),
+        Some([b'0', b'x' | b'X' | b'f' | b'F' | b'd' | b'D'])
+    )
 }
 
 fn number(text: &str) -> Option<Kind<'_>> {
     let prefix = text.get(..2).unwrap_or("").to_ascii_lowercase();
     let rest = text.get(2..).unwrap_or("");
-    let plain = |t: &str, radix| u64::from_str_radix(t.trim_end_matches(['U', 'u']), radix).ok().map(Kind::Int);
+    let plain = |t: &str, radix| {
+        u64::from_str_radix(t.trim_end_matches(['U', 'u']), radix)
+            .ok()
+            .map(Kind::Int)
+    };
     match prefix.as_str() {
         "0x" => plain(rest, 16),
         "0f" if rest.len() == 8 => u32::from_str_radix(rest, 16).ok().map(Kind::F32),
         "0d" if rest.len() == 16 => u64::from_str_radix(rest, 16).ok().map(Kind::F64),
         "0b" => plain(rest, 2),
-        _ if text.contains('.') || text.contains(['e', 'E']) => text.parse::<f64>().ok().map(|v| Kind::F64(v.to_bits())),
+        _ if text.contains('.') || text.contains(['e', 'E']) => {
+            text.parse::<f64>().ok().map(|v| Kind::F64(v.to_bits()))
+        }
         _ if text.len() > 1 && text.starts_with('0') => plain(&text[1..], 8),
         _ => plain(text, 10),
     }
@@ -141,15 +162,31 @@ mod tests {
 
     #[test]
     fn words_numbers_and_labels() {
-        let kinds: Vec<Kind> = tokens("$L_1: ld.global.L2::128B.u32 %r1, [%rd2+-4]; // x\n0f3F800000 1.5e-3 0x1Fu 017")
-            .unwrap()
-            .iter()
-            .map(|t| t.kind)
-            .collect();
+        let kinds: Vec<Kind> = tokens(
+            "$L_1: ld.global.L2::128B.u32 %r1, [%rd2+-4]; // x\n0f3F800000 1.5e-3 0x1Fu 017",
+        )
+        .unwrap()
+        .iter()
+        .map(|t| t.kind)
+        .collect();
         use Kind::*;
         let want = [
-            Word("$L_1"), Punct(b':'), Word("ld.global.L2::128B.u32"), Word("%r1"), Punct(b','), Punct(b'['), Word("%rd2"),
-            Punct(b'+'), Punct(b'-'), Int(4), Punct(b']'), Punct(b';'), F32(0x3F80_0000), F64(1.5e-3f64.to_bits()), Int(31), Int(15),
+            Word("$L_1"),
+            Punct(b':'),
+            Word("ld.global.L2::128B.u32"),
+            Word("%r1"),
+            Punct(b','),
+            Punct(b'['),
+            Word("%rd2"),
+            Punct(b'+'),
+            Punct(b'-'),
+            Int(4),
+            Punct(b']'),
+            Punct(b';'),
+            F32(0x3F80_0000),
+            F64(1.5e-3f64.to_bits()),
+            Int(31),
+            Int(15),
         ];
         assert_eq!(kinds, want);
     }

@@ -1,112 +1,9 @@
 //! Statements of a PTX module, by recursive descent over its tokens.
 
+pub use super::ast::{Arg, Func, Init, Ins, Module, Stmt, Var, What};
 use super::lex::{Kind, Token, tokens};
 use super::types::{Space, Ty};
 use std::collections::HashMap;
-
-/// A parsed module.
-#[derive(Debug, Default)]
-pub struct Module<'a> {
-    /// `.target`'s first word, such as `sm_80`.
-    pub target: &'a str,
-    /// Variables of the module in `.global`, `.const` and `.shared`.
-    pub vars: Vec<Var<'a>>,
-    /// Kernels and device functions, in order.
-    pub funcs: Vec<Func<'a>>,
-    /// Source files by number.
-    pub files: HashMap<u64, &'a str>,
-}
-
-/// A variable or parameter.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct Var<'a> {
-    pub name: &'a str,
-    pub space: Space,
-    pub ty: Ty,
-    pub align: u32,
-    /// Bytes; 0 for `x[]`.
-    pub size: u64,
-    pub external: bool,
-    pub init: Vec<Init<'a>>,
-}
-
-/// One element of an initialiser.
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub enum Init<'a> {
-    Bits(u64),
-    Symbol(&'a str, i64),
-}
-
-/// A kernel or a device function.
-#[derive(Debug, Default)]
-#[allow(missing_docs)]
-pub struct Func<'a> {
-    pub name: &'a str,
-    pub entry: bool,
-    pub params: Vec<Var<'a>>,
-    pub rets: Vec<Var<'a>>,
-    /// `None` for a prototype.
-    pub body: Option<Vec<Stmt<'a>>>,
-    pub maxntid: Option<[u32; 3]>,
-    pub reqntid: Option<[u32; 3]>,
-}
-
-/// A statement and where it stands.
-#[derive(Debug)]
-pub struct Stmt<'a> {
-    /// The PTX line, from 1.
-    pub line: u32,
-    /// Source file's number and line from `.loc`, or zeros.
-    pub loc: (u32, u32),
-    /// What it is.
-    pub what: What<'a>,
-}
-
-/// Kinds of statement.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub enum What<'a> {
-    Open,
-    Close,
-    Label(&'a str),
-    /// Registers `(prefix or name, Some(count))`.
-    Reg(Ty, Vec<(&'a str, Option<u32>)>),
-    Var(Var<'a>),
-    Targets(Vec<&'a str>),
-    Inst(Ins<'a>),
-}
-
-/// An instruction.
-#[derive(Debug)]
-#[allow(missing_docs)]
-pub struct Ins<'a> {
-    pub guard: Option<(&'a str, bool)>,
-    pub op: &'a str,
-    pub args: Vec<Arg<'a>>,
-}
-
-/// An operand.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs)]
-pub enum Arg<'a> {
-    Name(&'a str),
-    /// A name and an offset in bytes.
-    Plus(&'a str, i64),
-    Not(&'a str),
-    Int(u64),
-    F32(u32),
-    F64(u64),
-    /// `{a, b}`.
-    Vec(Vec<Arg<'a>>),
-    /// `(a, b)`.
-    List(Vec<Arg<'a>>),
-    /// `[base+offset]`.
-    Mem(Option<&'a str>, i64),
-    /// `a|b`.
-    Pair(&'a str, &'a str),
-}
 
 /// Parses a module.
 ///
@@ -114,7 +11,12 @@ pub enum Arg<'a> {
 ///
 /// What was expected and found, with the line.
 pub fn parse(text: &str) -> Result<Module<'_>, String> {
-    let mut p = Parser { tokens: tokens(text)?, at: 0, files: HashMap::new(), loc: (0, 0) };
+    let mut p = Parser {
+        tokens: tokens(text)?,
+        at: 0,
+        files: HashMap::new(),
+        loc: (0, 0),
+    };
     let mut module = Module::default();
     while let Some(token) = p.peek() {
         p.item(token, &mut module)?;
@@ -140,11 +42,18 @@ impl<'a> Parser<'a> {
     }
 
     fn line(&self) -> u32 {
-        self.tokens.get(self.at).or(self.tokens.last()).map_or(0, |t| t.line)
+        self.tokens
+            .get(self.at)
+            .or(self.tokens.last())
+            .map_or(0, |t| t.line)
     }
 
     fn wrong<T>(&self, wanted: &str) -> Result<T, String> {
-        Err(format!("line {}: expected {wanted}, found {:?}", self.line(), self.kind()))
+        Err(format!(
+            "line {}: expected {wanted}, found {:?}",
+            self.line(),
+            self.kind()
+        ))
     }
 
     fn eat(&mut self, c: u8) -> bool {
@@ -154,7 +63,11 @@ impl<'a> Parser<'a> {
     }
 
     fn expect(&mut self, c: u8) -> Result<(), String> {
-        if self.eat(c) { Ok(()) } else { self.wrong(&format!("`{}`", c as char)) }
+        if self.eat(c) {
+            Ok(())
+        } else {
+            self.wrong(&format!("`{}`", c as char))
+        }
     }
 
     fn word(&mut self) -> Result<&'a str, String> {
@@ -172,7 +85,11 @@ impl<'a> Parser<'a> {
         match self.kind() {
             Some(Kind::Int(v)) => {
                 self.at += 1;
-                Ok(if negative { (v as i64).wrapping_neg() } else { v as i64 })
+                Ok(if negative {
+                    (v as i64).wrapping_neg()
+                } else {
+                    v as i64
+                })
             }
             _ => self.wrong("an integer"),
         }
@@ -247,7 +164,10 @@ impl<'a> Parser<'a> {
     }
 
     fn func(&mut self, entry: bool) -> Result<Func<'a>, String> {
-        let mut func = Func { entry, ..Func::default() };
+        let mut func = Func {
+            entry,
+            ..Func::default()
+        };
         while matches!(self.kind(), Some(Kind::Word(w)) if w.starts_with('.')) {
             self.at += 1;
         }
@@ -307,12 +227,20 @@ impl<'a> Parser<'a> {
     }
 
     fn vars(&mut self, space: &'a str) -> Result<Vec<Var<'a>>, String> {
-        let mut vars = vec![self.declaration(space)?.ok_or("a variable without a name")?];
+        let mut vars = vec![
+            self.declaration(space)?
+                .ok_or("a variable without a name")?,
+        ];
         while self.eat(b',') {
             let first = vars[0].clone();
             let name = self.word()?;
             let count = self.extent()?;
-            vars.push(Var { name, size: count * u64::from(first.ty.size()), init: Vec::new(), ..first });
+            vars.push(Var {
+                name,
+                size: count * u64::from(first.ty.size()),
+                init: Vec::new(),
+                ..first
+            });
         }
         self.expect(b';')?;
         Ok(vars)
@@ -343,12 +271,24 @@ impl<'a> Parser<'a> {
         let ty = ty.ok_or_else(|| format!("line {}: {name} has no type", self.line()))?;
         let size = lanes * self.extent()? * u64::from(ty.size());
         let own = (lanes as u32) * ty.size();
-        let align = if space == Space::Param && size == u64::from(own) { own } else { align.max(own) };
+        let align = if space == Space::Param && size == u64::from(own) {
+            own
+        } else {
+            align.max(own)
+        };
         let mut init = Vec::new();
         if self.eat(b'=') {
             self.initialiser(&mut init)?;
         }
-        Ok(Some(Var { name, space, ty, align, size, external: false, init }))
+        Ok(Some(Var {
+            name,
+            space,
+            ty,
+            align,
+            size,
+            external: false,
+            init,
+        }))
     }
 
     /// `[2][3]` as a product, 1 without brackets, 0 for `[]`.
@@ -403,7 +343,9 @@ impl<'a> Parser<'a> {
         let mut body = Vec::new();
         let mut depth = 0;
         loop {
-            let Some(token) = self.peek() else { return self.wrong("`}`") };
+            let Some(token) = self.peek() else {
+                return self.wrong("`}`");
+            };
             let line = token.line;
             let what = match token.kind {
                 Kind::Punct(b'{') => {
@@ -428,17 +370,28 @@ impl<'a> Parser<'a> {
                     self.directive(word, line, &mut body)?;
                     continue;
                 }
-                Kind::Word(word) if self.tokens.get(self.at + 1).map(|t| t.kind) == Some(Kind::Punct(b':')) => {
+                Kind::Word(word)
+                    if self.tokens.get(self.at + 1).map(|t| t.kind) == Some(Kind::Punct(b':')) =>
+                {
                     self.at += 2;
                     What::Label(word)
                 }
                 _ => What::Inst(self.instruction()?),
             };
-            body.push(Stmt { line, loc: self.loc, what });
+            body.push(Stmt {
+                line,
+                loc: self.loc,
+                what,
+            });
         }
     }
 
-    fn directive(&mut self, word: &'a str, line: u32, body: &mut Vec<Stmt<'a>>) -> Result<(), String> {
+    fn directive(
+        &mut self,
+        word: &'a str,
+        line: u32,
+        body: &mut Vec<Stmt<'a>>,
+    ) -> Result<(), String> {
         let loc = self.loc;
         let mut push = |what| body.push(Stmt { line, loc, what });
         match word {
@@ -463,7 +416,9 @@ impl<'a> Parser<'a> {
                     Some(ty) => ty,
                     None => &self.word()?[1..],
                 };
-                let Some(ty) = Ty::named(ty) else { return Err(format!("line {line}: unknown register type {ty}")) };
+                let Some(ty) = Ty::named(ty) else {
+                    return Err(format!("line {line}: unknown register type {ty}"));
+                };
                 push(What::Reg(ty, self.registers()?));
             }
             ".shared" | ".local" | ".param" | ".const" | ".global" => {
@@ -515,7 +470,9 @@ impl<'a> Parser<'a> {
     }
 
     fn arg(&mut self) -> Result<Arg<'a>, String> {
-        let Some(kind) = self.kind() else { return self.wrong("an operand") };
+        let Some(kind) = self.kind() else {
+            return self.wrong("an operand");
+        };
         match kind {
             Kind::F32(v) => {
                 self.at += 1;
@@ -539,9 +496,16 @@ impl<'a> Parser<'a> {
                 self.at += 1;
                 Ok(Arg::Not(self.word()?))
             }
-            Kind::Punct(b'-') if matches!(self.tokens.get(self.at + 1).map(|t| t.kind), Some(Kind::F64(_))) => {
+            Kind::Punct(b'-')
+                if matches!(
+                    self.tokens.get(self.at + 1).map(|t| t.kind),
+                    Some(Kind::F64(_))
+                ) =>
+            {
                 self.at += 2;
-                let Some(Kind::F64(v)) = self.tokens.get(self.at - 1).map(|t| t.kind) else { return self.wrong("a number") };
+                let Some(Kind::F64(v)) = self.tokens.get(self.at - 1).map(|t| t.kind) else {
+                    return self.wrong("a number");
+                };
                 Ok(Arg::F64(v ^ (1 << 63)))
             }
             Kind::Punct(b'{') => {
@@ -578,9 +542,7 @@ impl<'a> Parser<'a> {
             _ => None,
         };
         let mut offset = 0i64;
-        if base.is_none() || self.eat(b'+') {
-            offset = self.int()?;
-        } else if self.kind() == Some(Kind::Punct(b'-')) {
+        if base.is_none() || self.eat(b'+') || self.kind() == Some(Kind::Punct(b'-')) {
             offset = self.int()?;
         }
         self.expect(b']')?;

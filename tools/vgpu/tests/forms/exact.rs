@@ -71,7 +71,9 @@ impl Exact {
         let negative = self.negative();
         let a = if negative { self.negated() } else { self };
         let sign = u64::from(negative) << (m + e);
-        let Some(top) = (0..64 * WORDS as i32).rev().find(|n| a.bit(*n) == 1) else { return 0 };
+        let Some(top) = (0..64 * WORDS as i32).rev().find(|n| a.bit(*n) == 1) else {
+            return 0;
+        };
         let bias = (1 << (e - 1)) - 1;
         // The unit in the last place, as a bit's number.
         let unit = (top - m).max(1 - bias - m + LOW);
@@ -99,15 +101,26 @@ impl Exact {
             let stays = mode == "rz" || mode == "rm" && !negative || mode == "rp" && negative;
             return sign | if stays { largest } else { largest + 1 };
         }
-        if kept >> m == 0 { sign | kept } else { sign | (exponent as u64) << m | kept & ((1 << m) - 1) }
+        if kept >> m == 0 {
+            sign | kept
+        } else {
+            sign | (exponent as u64) << m | kept & ((1 << m) - 1)
+        }
     }
 }
 
 /// A finite value as integer and exponent.
 fn parts(x: f64) -> (i128, i32) {
     let bits = x.to_bits();
-    let (e, m) = ((bits >> 52 & 0x7ff) as i32, (bits & ((1 << 52) - 1)) as i128);
-    let (mut m, mut e) = if e == 0 { (m, -1074) } else { (m | 1 << 52, e - 1075) };
+    let (e, m) = (
+        (bits >> 52 & 0x7ff) as i32,
+        (bits & ((1 << 52) - 1)) as i128,
+    );
+    let (mut m, mut e) = if e == 0 {
+        (m, -1074)
+    } else {
+        (m | 1 << 52, e - 1075)
+    };
     while m != 0 && m & 1 == 0 {
         m >>= 1;
         e += 1;

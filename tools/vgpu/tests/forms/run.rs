@@ -56,7 +56,9 @@ pub enum Match {
 
 fn load(n: usize, ty: &str) -> String {
     let (reg, array) = (Reg::of(ty), n + 1);
-    let address = format!("    mul.wide.u32 %da, %idx{n}, 8;\n    ld.param.u64 %db, [a{array}];\n    add.s64 %da, %da, %db;\n");
+    let address = format!(
+        "    mul.wide.u32 %da, %idx{n}, 8;\n    ld.param.u64 %db, [a{array}];\n    add.s64 %da, %da, %db;\n"
+    );
     let value = match reg {
         Reg::P => format!("    ld.global.u32 %rt, [%da];\n    setp.ne.u32 %p{array}, %rt, 0;\n"),
         Reg::H => format!("    ld.global.u16 %h{array}, [%da];\n"),
@@ -81,8 +83,19 @@ fn ptx(form: &Form<'_>, sizes: [usize; 3]) -> String {
         text += &load(n, ty);
     }
     let to = Reg::of(form.to);
-    let operands: Vec<String> = form.from.iter().enumerate().map(|(n, ty)| Reg::of(ty).name(n + 1)).collect();
-    text += &format!("    {} {}, {}{};\n", form.op, to.name(0), operands.join(", "), form.tail);
+    let operands: Vec<String> = form
+        .from
+        .iter()
+        .enumerate()
+        .map(|(n, ty)| Reg::of(ty).name(n + 1))
+        .collect();
+    text += &format!(
+        "    {} {}, {}{};\n",
+        form.op,
+        to.name(0),
+        operands.join(", "),
+        form.tail
+    );
     text += "    mul.wide.u32 %da, %i, 8; ld.param.u64 %db, [out]; add.s64 %da, %da, %db;\n";
     text += match to {
         Reg::P => "    selp.u32 %r0, 1, 0, %p0; st.global.u32 [%da], %r0;\n",
@@ -104,13 +117,25 @@ pub fn results(form: &Form<'_>, values: &[&[u64]]) -> Vec<u64> {
     let count = sizes.iter().product::<usize>();
     let mut m = Machine::new(1 << 30);
     let module = m.load(&ptx(form, sizes)).unwrap();
-    let arrays: Vec<u64> = (0..3).map(|n| upload(&mut m, values.get(n).copied().unwrap_or(&[0]))).collect();
+    let arrays: Vec<u64> = (0..3)
+        .map(|n| upload(&mut m, values.get(n).copied().unwrap_or(&[0])))
+        .collect();
     let out = upload(&mut m, &vec![0; count]);
     let shape = Shape::linear(count.div_ceil(128) as u32, 128);
     let params = [arrays[0], arrays[1], arrays[2], out, count as u64];
-    let outcome = m.call(&module, "form", shape, &params).unwrap_or_else(|e| panic!("{}: {e}", form.op));
-    assert!(outcome.error == 0 && outcome.findings.is_empty(), "{}: {:?}", form.op, outcome.findings);
-    m.download(out, 8 * count).chunks_exact(8).map(|c| u64::from_le_bytes(c.try_into().unwrap())).collect()
+    let outcome = m
+        .call(&module, "form", shape, &params)
+        .unwrap_or_else(|e| panic!("{}: {e}", form.op));
+    assert!(
+        outcome.error == 0 && outcome.findings.is_empty(),
+        "{}: {:?}",
+        form.op,
+        outcome.findings
+    );
+    m.download(out, 8 * count)
+        .chunks_exact(8)
+        .map(|c| u64::from_le_bytes(c.try_into().unwrap()))
+        .collect()
 }
 
 fn agrees(got: u64, want: u64, how: Match) -> bool {
@@ -122,7 +147,9 @@ fn agrees(got: u64, want: u64, how: Match) -> bool {
             let small = f64::from(f32::MIN_POSITIVE) * bound;
             got == want
                 || g.is_nan() && w.is_nan()
-                || g.is_finite() && w.is_finite() && (f64::from(g) - f64::from(w)).abs() <= bound * f64::from(w).abs() + small
+                || g.is_finite()
+                    && w.is_finite()
+                    && (f64::from(g) - f64::from(w)).abs() <= bound * f64::from(w).abs() + small
         }
     }
 }
@@ -133,13 +160,43 @@ pub fn check(form: Form<'_>, values: &[&[u64]], how: Match, formula: impl Fn(&[u
     let sizes: Vec<usize> = values.iter().map(|v| v.len()).collect();
     for (i, got) in got.iter().enumerate() {
         let mut rest = i;
-        let operands: Vec<u64> = values.iter().zip(&sizes).map(|(v, n)| { let x = v[rest % n]; rest /= n; x }).collect();
+        let operands: Vec<u64> = values
+            .iter()
+            .zip(&sizes)
+            .map(|(v, n)| {
+                let x = v[rest % n];
+                rest /= n;
+                x
+            })
+            .collect();
         let want = formula(&operands);
-        assert!(agrees(*got, want, how), "{} of {:x?}: {got:#x}, expected {want:#x}", form.op, operands);
+        assert!(
+            agrees(*got, want, how),
+            "{} of {:x?}: {got:#x}, expected {want:#x}",
+            form.op,
+            operands
+        );
     }
 }
 
 /// A form without literal operands whose operands all have one list of values.
-pub fn same(op: &str, to: &str, from: &[&str], values: &[u64], how: Match, formula: impl Fn(&[u64]) -> u64) {
-    check(Form { op, to, from, tail: "" }, &vec![values; from.len()], how, formula);
+pub fn same(
+    op: &str,
+    to: &str,
+    from: &[&str],
+    values: &[u64],
+    how: Match,
+    formula: impl Fn(&[u64]) -> u64,
+) {
+    check(
+        Form {
+            op,
+            to,
+            from,
+            tail: "",
+        },
+        &vec![values; from.len()],
+        how,
+        formula,
+    );
 }
