@@ -63,6 +63,10 @@ pub fn access(
         run(cx, &region, first, len, how);
         return Ok(Plan::Run(region.host(first)));
     }
+    if let Some(at) = ordinary(cx, addr, m, bytes, how) {
+        count(cx, addr, m, bytes);
+        return Ok(Plan::Lanes(at));
+    }
     each(cx, addr, m, bytes, how)
 }
 
@@ -211,48 +215,45 @@ fn ordinary(
     how: Use,
 ) -> Option<[*mut u8; 32]> {
     let first = addr[m.trailing_zeros() as usize & 31];
-    let (mut low, mut high, mut bits) = (u64::MAX, 0, 0);
-    for l in 0..32 {
-        let a = if m >> l & 1 == 1 { addr[l] } else { first };
-        low = low.min(a);
-        high = high.max(a);
-        bits |= a;
-    }
     let mut region = cx.regions[cx.pc as usize];
-    let inside = |r: &Region| low >= r.base && high < r.end && r.end - high >= u64::from(bytes);
-    if !inside(&region) {
-        region = cx.launch.memory.find(low)?;
+    if first < region.base || first >= region.end {
+        region = cx.launch.memory.find(first)?;
         cx.regions[cx.pc as usize] = region;
     }
-    if !inside(&region) || bits & u64::from(bytes - 1) != 0 || !region.races.is_null() {
+    // The largest offset at which an access still fits; lanes that are off stand where the first one does.
+    let most = (region.end - region.base).checked_sub(u64::from(bytes))?;
+    let (mut at, mut bits, mut outside) = ([std::ptr::null_mut(); 32], 0, false);
+    let mut offsets = [0u64; 32];
+    for l in 0..32 {
+        let a = if m >> l & 1 == 1 { addr[l] } else { first };
+        bits |= a;
+        offsets[l] = a.wrapping_sub(region.base);
+        outside |= offsets[l] > most;
+        at[l] = region.data.wrapping_add(offsets[l] as usize);
+    }
+    if outside || bits & u64::from(bytes - 1) != 0 || !region.races.is_null() {
         return None;
     }
-    let mut at = [std::ptr::null_mut(); 32];
+    let fast = cx.launch.options.fast;
     let (mut valid, mut last) = (true, u64::MAX);
     for l in lanes(m) {
-        let offset = addr[l] - region.base;
-        at[l] = region.data.wrapping_add(offset as usize);
-        let shadow = region.valid.wrapping_add(offset as usize);
+        let shadow = region.valid.wrapping_add(offsets[l] as usize);
         if how == Use::Write {
             set_lane(shadow, bytes);
         } else {
             valid &= valid_lane(shadow, bytes);
         }
-        if offset / 32 != last && !cx.launch.options.fast {
-            last = offset / 32;
+        if offsets[l] / 32 != last && !fast {
+            last = offsets[l] / 32;
             touch(cx, &region, last, how);
         }
     }
-    (valid || cx.launch.options.fast).then_some(at)
+    (valid || fast).then_some(at)
 }
 
 /// Lane by lane.
 #[inline(never)]
 fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Result<Plan, Flow> {
-    if let Some(at) = ordinary(cx, addr, m, bytes, how) {
-        count(cx, addr, m, bytes);
-        return Ok(Plan::Lanes(at));
-    }
     let mut at = [std::ptr::null_mut(); 32];
     let mut region = cx.regions[cx.pc as usize];
     let fast = cx.launch.options.fast;

@@ -4,10 +4,14 @@
 //! stores the result; the operands run over all combinations of edge values. The formulas here share no
 //! code with the interpreter: integers go through `i128`, floats through `f64` and exact comparison.
 
+mod branches;
 mod convert;
 mod exact;
 mod floats;
 mod halves;
 mod integers;
+mod lanes;
+mod memory;
 mod run;
+mod warps;
 mod words;
