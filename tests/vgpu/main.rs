@@ -1,6 +1,8 @@
 //! The device under test: GPU tests run on a real device where there is one, else on the interpreter, and
 //! what a kernel does wrong fails the test that launched it.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 use cudarc::driver::{CudaContext, LaunchConfig, PushKernelArg};
 use vgpu::harness::{compile, device};
 

@@ -1,5 +1,7 @@
 //! Counters against numbers told by hand, SASS counts against what is known exactly, the report.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 mod common;
 
 use common::put32;
@@ -88,7 +90,9 @@ fn bank_conflicts() {
 fn divergence_and_atomics() {
     let s = run(SOURCE, "votes", Shape::linear(2, 32), &[0], false);
     assert_eq!((s.atomics.requests, s.atomics.addresses), (2, 2));
-    assert!(s.lane_inst < 32 * s.inst || s.divergent > 0);
+    // Lanes leave the loop in four parts: three branches split each warp.
+    assert!(s.lane_inst < 32 * s.inst);
+    assert_eq!(s.divergent, 2 * 3);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! An unmodified cudarc program on the device that the harness picks.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 use cudarc::driver::{CudaContext, CudaStream, LaunchConfig, PushKernelArg};
 use std::sync::{Arc, Mutex, MutexGuard};
 use vgpu::harness::{TestDevice, compile, device};

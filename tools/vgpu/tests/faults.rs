@@ -1,5 +1,7 @@
 //! Every check: a kernel that must be caught, and its corrected twin that must be silent.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 use vgpu::check::{Finding, Kind};
 use vgpu::decode::Loaded;
 use vgpu::exec::launch::{Options, Order};

@@ -1,5 +1,7 @@
 //! Whole kernels against f64 on the host, in every order of blocks and warps, on one thread and two.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 mod common;
 
 use common::{bf16, floats, noise, put16, put32, wide};

@@ -1,5 +1,7 @@
 //! Kernels that Triton and CUTLASS made, against f64 on the host. The scripts in `fixtures/` made the PTX.
 
+#![allow(clippy::unwrap_used)] // A test that meets an error should stop.
+
 mod common;
 
 use common::{bf16, floats, noise, put16, put32, wide};

@@ -235,20 +235,23 @@ fn ordinary(
         return None;
     }
     let fast = cx.launch.options.fast;
-    let (mut valid, mut last) = (true, u64::MAX);
-    for l in lanes(m) {
-        let shadow = region.valid.wrapping_add(offsets[l] as usize);
-        if how == Use::Write {
-            set_lane(shadow, bytes);
-        } else {
-            valid &= valid_lane(shadow, bytes);
+    let shadow = |offset: u64| region.valid.wrapping_add(offset as usize);
+    let mut valid = true;
+    if how == Use::Write {
+        offsets.iter().for_each(|o| set_lane(shadow(*o), bytes));
+    } else if !fast {
+        for o in offsets {
+            valid &= valid_lane(shadow(o), bytes);
         }
-        if offsets[l] / 32 != last && !fast {
-            last = offsets[l] / 32;
+    }
+    let mut last = u64::MAX;
+    for o in offsets {
+        if o / 32 != last && !fast {
+            last = o / 32;
             touch(cx, &region, last, how);
         }
     }
-    (valid || fast).then_some(at)
+    valid.then_some(at)
 }
 
 /// Lane by lane.
@@ -310,7 +313,8 @@ fn uninitialised_lane(cx: &mut Cx<'_>, region: &Region, a: u64, bytes: u32, lane
     written(region, a, u64::from(bytes));
 }
 
-/// The requests's sectors, from the last pattern where it repeats.
+/// The request's sectors, from the last pattern where it repeats.
+#[inline(always)]
 fn count(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) {
     let first = addr[m.trailing_zeros() as usize & 31];
     let mut delta = [0u32; 32];

@@ -64,9 +64,16 @@ impl<T: Element, const N: usize, const S: u8> Body for Load<T, N, S> {
                 }
                 Plan::Lanes(at) => {
                     let mut v = cx.get::<T::Row>(row);
-                    for l in lanes(m) {
+                    let element = |l: usize| {
                         // SAFETY: as above.
-                        v[l] = unsafe { at[l].cast::<T>().add(j).read_unaligned() }.up();
+                        unsafe { at[l].cast::<T>().add(j).read_unaligned() }.up()
+                    };
+                    if m == FULL {
+                        for l in 0..32 {
+                            v[l] = element(l);
+                        }
+                    } else {
+                        lanes(m).for_each(|l| v[l] = element(l));
                     }
                     cx.put(row, &v, FULL);
                 }

@@ -1,5 +1,7 @@
 //! Data for kernels.
 
+#![allow(dead_code)] // Every test binary uses some of it.
+
 use vgpu::machine::Machine;
 
 /// Numbers between -1 and 1 from a seed.

@@ -25,7 +25,12 @@ fn program(seed: &mut u64, depth: usize, len: usize) -> Vec<Step> {
     (0..len)
         .map(|_| match pick(seed, if depth > 3 { 6 } else { 10 }) {
             0..6 => Step::Op(pick(seed, 8), pick(seed, 5), pick(seed, 8), pick(seed, 8)),
-            6 | 7 => Step::If(pick(seed, 8), pick(seed, 32) as u32, program(seed, depth + 1, 3), program(seed, depth + 1, 2)),
+            6 | 7 => Step::If(
+                pick(seed, 8),
+                pick(seed, 32) as u32,
+                program(seed, depth + 1, 3),
+                program(seed, depth + 1, 2),
+            ),
             8 => Step::Loop(pick(seed, 8), pick(seed, 8), program(seed, depth + 1, 3)),
             _ => Step::Leave(pick(seed, 8), pick(seed, 32) as u32),
         })
@@ -38,7 +43,13 @@ fn scalar(steps: &[Step], v: &mut [u32; 8]) -> bool {
         let left = match step {
             Step::Op(d, op, a, b) => {
                 let (x, y) = (v[*a], v[*b]);
-                v[*d] = [x.wrapping_add(y), x.wrapping_sub(y), x.wrapping_mul(y), x ^ y, x.max(y)][*op];
+                v[*d] = [
+                    x.wrapping_add(y),
+                    x.wrapping_sub(y),
+                    x.wrapping_mul(y),
+                    x ^ y,
+                    x.max(y),
+                ][*op];
                 false
             }
             Step::If(r, bit, yes, no) => scalar(if v[*r] >> bit & 1 == 1 { yes } else { no }, v),
@@ -65,7 +76,8 @@ fn text(steps: &[Step], depth: usize, labels: &mut usize, out: &mut String) {
     for step in steps {
         *labels += 1;
         let n = *labels;
-        let test = |r: usize, mask: u32| format!("and.b32 %t0, %o{r}, {mask}; setp.ne.u32 %p1, %t0, 0;\n");
+        let test =
+            |r: usize, mask: u32| format!("and.b32 %t0, %o{r}, {mask}; setp.ne.u32 %p1, %t0, 0;\n");
         match step {
             Step::Op(d, op, a, b) => *out += &format!("{} %o{d}, %o{a}, %o{b};\n", OPS[*op]),
             Step::If(r, bit, yes, no) => {
@@ -78,7 +90,10 @@ fn text(steps: &[Step], depth: usize, labels: &mut usize, out: &mut String) {
             Step::Loop(r, stop, body) => {
                 // A register of its own for each level counts down.
                 let c = depth + 8;
-                *out += &format!("and.b32 %t{c}, %o{r}, 7;\nL{n}: setp.eq.u32 %p2, %t{c}, 0; @%p2 bra X{n};\n{} @%p1 bra X{n};\n", test(*stop, 0x8000));
+                *out += &format!(
+                    "and.b32 %t{c}, %o{r}, 7;\nL{n}: setp.eq.u32 %p2, %t{c}, 0; @%p2 bra X{n};\n{} @%p1 bra X{n};\n",
+                    test(*stop, 0x8000)
+                );
                 text(body, depth + 1, labels, out);
                 *out += &format!("sub.u32 %t{c}, %t{c}, 1; bra L{n};\nX{n}:\n");
             }
@@ -105,5 +120,8 @@ fn random_programs() {
         }
         split += usize::from(ways.len() > 1);
     }
-    assert!(split > 50, "{split} programs with lanes that leave and lanes that stay");
+    assert!(
+        split > 50,
+        "{split} programs with lanes that leave and lanes that stay"
+    );
 }

@@ -18,7 +18,7 @@ pub fn edges() -> Vec<u64> {
         -1e20,
         3.4e38,
         -3.4e38,
-        1.17549435e-38,
+        f32::MIN_POSITIVE,
         1.0000001,
         0.99999994,
         16_777_216.0,
@@ -53,20 +53,11 @@ fn fma(a: f32, b: f32, c: f32, mode: &str) -> f32 {
     }
     let sum = Exact::product(a.into(), b.into()).plus(Exact::of(c.into()));
     if sum.is_zero() {
-        let negative = (
-            a.is_sign_negative() != b.is_sign_negative(),
-            c.is_sign_negative(),
-        );
-        // Zeros of one sign keep it; else the sum is +0, or -0 when rounding down.
-        let zero = if negative.0 == negative.1
-            && (a * b == 0.0 || c == 0.0)
-            && c == 0.0
-            && (a == 0.0 || b == 0.0)
-        {
-            negative.1
-        } else {
-            mode == "rm"
-        };
+        // Two zeros of one sign keep it; any other exact zero is +0, or -0 when rounding down.
+        let product_negative = a.is_sign_negative() != b.is_sign_negative();
+        let product_zero = a == 0.0 || b == 0.0;
+        let alike = product_zero && c == 0.0 && product_negative == c.is_sign_negative();
+        let zero = if alike { product_negative } else { mode == "rm" };
         return if zero { -0.0 } else { 0.0 };
     }
     let r = sum.round(23, 8, mode);

@@ -12,7 +12,11 @@ pub fn run(body: &str, input: &dyn Fn(usize, usize) -> u32) -> (Vec<[u32; REGIST
 }
 
 /// As `run`, with more threads.
-pub fn run_threads(threads: usize, body: &str, input: &dyn Fn(usize, usize) -> u32) -> (Vec<[u32; REGISTERS]>, Vec<u8>) {
+pub fn run_threads(
+    threads: usize,
+    body: &str,
+    input: &dyn Fn(usize, usize) -> u32,
+) -> (Vec<[u32; REGISTERS]>, Vec<u8>) {
     let mut text = String::from(
         ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 in, .param .u64 out, .param .u64 g)\n{\n\
          .reg .pred %p<9>; .reg .b16 %h<17>; .reg .b32 %r<17>, %o<17>, %t<17>; .reg .b64 %d<17>, %x, %y, %g; .reg .b32 %lane;\n\
@@ -30,14 +34,29 @@ pub fn run_threads(threads: usize, body: &str, input: &dyn Fn(usize, usize) -> u
     text += "ret;\n}\n";
     let mut m = Machine::new(1 << 24);
     let module = m.load(&text).unwrap();
-    let words: Vec<u8> = (0..threads * REGISTERS).flat_map(|i| input(i / REGISTERS, i % REGISTERS).to_le_bytes()).collect();
+    let words: Vec<u8> = (0..threads * REGISTERS)
+        .flat_map(|i| input(i / REGISTERS, i % REGISTERS).to_le_bytes())
+        .collect();
     let x = m.upload(&words).unwrap();
     let out = m.upload(&vec![0; 64 * threads]).unwrap();
     let g = m.upload(&[0; 4096]).unwrap();
-    let done = m.call(&module, "k", Shape::linear(1, threads as u32), &[x, out, g]).unwrap_or_else(|e| panic!("{e}"));
-    assert!(done.error == 0 && done.findings.is_empty(), "{body}: {:?}", done.findings);
-    let words: Vec<u32> = m.download(out, 64 * threads).chunks_exact(4).map(|c| u32::from_le_bytes(c.try_into().unwrap())).collect();
-    let rows = words.chunks_exact(REGISTERS).map(|c| c.try_into().unwrap()).collect();
+    let done = m
+        .call(&module, "k", Shape::linear(1, threads as u32), &[x, out, g])
+        .unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        done.error == 0 && done.findings.is_empty(),
+        "{body}: {:?}",
+        done.findings
+    );
+    let words: Vec<u32> = m
+        .download(out, 64 * threads)
+        .chunks_exact(4)
+        .map(|c| u32::from_le_bytes(c.try_into().unwrap()))
+        .collect();
+    let rows = words
+        .chunks_exact(REGISTERS)
+        .map(|c| c.try_into().unwrap())
+        .collect();
     (rows, m.download(g, 4096))
 }
 

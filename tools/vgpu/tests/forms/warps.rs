@@ -9,7 +9,12 @@ fn shuffles() {
         for b in [0u32, 1, 2, 5, 15, 16, 31] {
             for mode in ["idx", "up", "down", "bfly"] {
                 let c = (32 - width) << 8 | if mode == "up" { 0 } else { 31 };
-                let (rows, _) = run(&format!("shfl.sync.{mode}.b32 %o0|%p1, %r0, {b}, {c}, 0xffffffff; selp.u32 %o1, 1, 0, %p1;"), &noise);
+                let (rows, _) = run(
+                    &format!(
+                        "shfl.sync.{mode}.b32 %o0|%p1, %r0, {b}, {c}, 0xffffffff; selp.u32 %o1, 1, 0, %p1;"
+                    ),
+                    &noise,
+                );
                 for (lane, row) in rows.iter().enumerate() {
                     let l = lane as u32;
                     let first = l / width * width;
@@ -21,7 +26,11 @@ fn shuffles() {
                     };
                     let inside = u32::from(source.is_some());
                     let want = noise(source.unwrap_or(l) as usize, 0);
-                    assert_eq!(row[..2], [want, inside], "{mode} by {b}, width {width}, lane {l}");
+                    assert_eq!(
+                        row[..2],
+                        [want, inside],
+                        "{mode} by {b}, width {width}, lane {l}"
+                    );
                 }
             }
         }
@@ -35,13 +44,18 @@ fn votes_and_matches() {
                 vote.sync.uni.pred %p4, %p1, 0xffffffff; vote.sync.ballot.b32 %o0, %p1, 0xffffffff; vote.sync.ballot.b32 %o1, !%p1, 0xffffffff;\n\
                 selp.u32 %o2, 1, 0, %p2; selp.u32 %o3, 1, 0, %p3; selp.u32 %o4, 1, 0, %p4; activemask.b32 %o5;";
     let (rows, _) = run(body, &odd);
-    assert!(rows.iter().all(|r| r[..6] == [0xaaaa_aaaa, 0x5555_5555, 0, 1, 0, 0xffff_ffff]));
+    assert!(
+        rows.iter()
+            .all(|r| r[..6] == [0xaaaa_aaaa, 0x5555_5555, 0, 1, 0, 0xffff_ffff])
+    );
     let third = |l: usize, _: usize| (l as u32) % 3;
     let body = "match.any.sync.b32 %o0, %r0, 0xffffffff; match.all.sync.b32 %o1|%p1, %r0, 0xffffffff; selp.u32 %o2, 1, 0, %p1;\n\
                 cvt.u64.u32 %d0, %r0; match.any.sync.b64 %o3, %d0, 0xffffffff; mov.u32 %t0, 7; match.all.sync.b32 %o4|%p2, %t0, 0xffffffff;";
     let (rows, _) = run(body, &third);
     for (l, r) in rows.iter().enumerate() {
-        let same = (0..32).filter(|k| k % 3 == l % 3).fold(0, |m, k| m | 1u32 << k);
+        let same = (0..32)
+            .filter(|k| k % 3 == l % 3)
+            .fold(0, |m, k| m | 1u32 << k);
         assert_eq!(r[..5], [same, 0, 0, same, 0xffff_ffff]);
     }
 }
@@ -54,8 +68,14 @@ fn reductions() {
         ("add.s32", all.iter().fold(0u32, |a, b| a.wrapping_add(*b))),
         ("min.u32", *all.iter().min().unwrap()),
         ("max.u32", *all.iter().max().unwrap()),
-        ("min.s32", all.iter().map(|v| *v as i32).min().unwrap() as u32),
-        ("max.s32", all.iter().map(|v| *v as i32).max().unwrap() as u32),
+        (
+            "min.s32",
+            all.iter().map(|v| *v as i32).min().unwrap() as u32,
+        ),
+        (
+            "max.s32",
+            all.iter().map(|v| *v as i32).max().unwrap() as u32,
+        ),
         ("and.b32", all.iter().fold(u32::MAX, |a, b| a & b)),
         ("or.b32", all.iter().fold(0, |a, b| a | b)),
         ("xor.b32", all.iter().fold(0, |a, b| a ^ b)),
@@ -64,8 +84,15 @@ fn reductions() {
         let (rows, _) = run(&format!("redux.sync.{op} %o0, %r0, 0xffffffff;"), &noise);
         assert!(rows.iter().all(|r| r[0] == want), "{op}");
     }
-    let (rows, _) = run("elect.sync %o0|%p1, 0xffffffff; selp.u32 %o1, 1, 0, %p1;", &noise);
-    assert!(rows.iter().enumerate().all(|(l, r)| r[..2] == [0, u32::from(l == 0)]));
+    let (rows, _) = run(
+        "elect.sync %o0|%p1, 0xffffffff; selp.u32 %o1, 1, 0, %p1;",
+        &noise,
+    );
+    assert!(
+        rows.iter()
+            .enumerate()
+            .all(|(l, r)| r[..2] == [0, u32::from(l == 0)])
+    );
 }
 
 #[test]
@@ -80,14 +107,30 @@ fn carries() {
     for (l, r) in rows.iter().enumerate() {
         let n = |k: usize| u128::from(noise(l, k));
         let word = |v: u128, k: usize| (v >> (32 * k)) as u32;
-        let (a, b) = (n(0) | n(1) << 32 | n(2) << 64, n(3) | n(4) << 32 | n(5) << 64);
+        let (a, b) = (
+            n(0) | n(1) << 32 | n(2) << 64,
+            n(3) | n(4) << 32 | n(5) << 64,
+        );
         let (sum, difference, product) = (a + b, a.wrapping_sub(b), (n(0) | n(1) << 32) * n(3));
         assert_eq!(r[..3], [word(sum, 0), word(sum, 1), word(sum, 2)]);
-        assert_eq!(r[3..6], [word(difference, 0), word(difference, 1), word(difference, 2)]);
-        assert_eq!(r[6..9], [word(product, 0), word(product, 1), word(product, 2)]);
+        assert_eq!(
+            r[3..6],
+            [
+                word(difference, 0),
+                word(difference, 1),
+                word(difference, 2)
+            ]
+        );
+        assert_eq!(
+            r[6..9],
+            [word(product, 0), word(product, 1), word(product, 2)]
+        );
         let low = (n(0) | n(1) << 32) + (n(3) | n(4) << 32);
         let high = (n(2) | n(2) << 32) + (n(5) | n(5) << 32) + (low >> 64);
-        assert_eq!(r[9..13], [word(low, 0), word(low, 1), word(high, 0), word(high, 1)]);
+        assert_eq!(
+            r[9..13],
+            [word(low, 0), word(low, 1), word(high, 0), word(high, 1)]
+        );
     }
 }
 
@@ -108,7 +151,11 @@ fn jumps_through_tables() {
     let body = "rem.u32 %t0, %lane, 3; bra START;\nTABLE: .branchtargets A, B, C;\nSTART: brx.idx %t0, TABLE;\n\
                 A: mov.u32 %o0, 10; bra END;\nB: mov.u32 %o0, 20; bra END;\nC: mov.u32 %o0, 30;\nEND: add.u32 %o0, %o0, %lane;";
     let (rows, _) = run(body, &noise);
-    assert!(rows.iter().enumerate().all(|(l, r)| r[0] == [10, 20, 30][l % 3] + l as u32));
+    assert!(
+        rows.iter()
+            .enumerate()
+            .all(|(l, r)| r[0] == [10, 20, 30][l % 3] + l as u32)
+    );
 }
 
 #[test]
@@ -135,28 +182,48 @@ fn matrices_from_shared_memory() {
     for (count, x) in [(1, "x1"), (2, "x2"), (4, "x4")] {
         for trans in [false, true] {
             let regs: Vec<String> = (0..count).map(|i| format!("%o{i}")).collect();
-            let form = format!("ldmatrix.sync.aligned.m8n8.{x}{}.shared.b16 {{{}}}, [%t2];", if trans { ".trans" } else { "" }, regs.join(", "));
+            let form = format!(
+                "ldmatrix.sync.aligned.m8n8.{x}{}.shared.b16 {{{}}}, [%t2];",
+                if trans { ".trans" } else { "" },
+                regs.join(", ")
+            );
             let (rows, _) = run(&(fill.clone() + &form), &noise);
             for (l, row) in rows.iter().enumerate() {
                 for n in 0..count {
-                    let element = |r: usize, c: usize| (64 * n + if trans { 8 * c + r } else { 8 * r + c }) as u32;
-                    assert_eq!(row[n], element(l / 4, 2 * (l % 4)) | element(l / 4, 2 * (l % 4) + 1) << 16, "{form} lane {l}");
+                    let element = |r: usize, c: usize| {
+                        (64 * n + if trans { 8 * c + r } else { 8 * r + c }) as u32
+                    };
+                    assert_eq!(
+                        row[n],
+                        element(l / 4, 2 * (l % 4)) | element(l / 4, 2 * (l % 4) + 1) << 16,
+                        "{form} lane {l}"
+                    );
                 }
             }
         }
     }
     for trans in [false, true] {
-        let form = format!("stmatrix.sync.aligned.m8n8.x2{}.shared.b16 [%t2], {{%t4, %t5}};", if trans { ".trans" } else { "" });
+        let form = format!(
+            "stmatrix.sync.aligned.m8n8.x2{}.shared.b16 [%t2], {{%t4, %t5}};",
+            if trans { ".trans" } else { "" }
+        );
         let body = format!(
             "mov.u32 %t2, s; shl.b32 %t3, %lane, 4; add.u32 %t2, %t2, %t3; shl.b32 %t6, %lane, 1; add.u32 %t7, %t6, 1; shl.b32 %t7, %t7, 16; or.b32 %t4, %t6, %t7;\n\
              add.u32 %t5, %t4, 0x00400040; {form} bar.warp.sync 0xffffffff; mov.u32 %t2, s; shl.b32 %t3, %lane, 3; add.u32 %t2, %t2, %t3; ld.shared.b32 %o0, [%t2]; ld.shared.b32 %o1, [%t2+4];"
         );
         let (rows, _) = run(&body, &noise);
-        let memory: Vec<u32> = rows.iter().flat_map(|r| [r[0] & 0xffff, r[0] >> 16, r[1] & 0xffff, r[1] >> 16]).collect();
+        let memory: Vec<u32> = rows
+            .iter()
+            .flat_map(|r| [r[0] & 0xffff, r[0] >> 16, r[1] & 0xffff, r[1] >> 16])
+            .collect();
         for n in 0..2u32 {
             for (r, c) in (0..8u32).flat_map(|r| (0..8u32).map(move |c| (r, c))) {
                 let want = 64 * n + if trans { 8 * c + r } else { 8 * r + c };
-                assert_eq!(memory[(64 * n + 8 * r + c) as usize], want, "{form} row {r} column {c}");
+                assert_eq!(
+                    memory[(64 * n + 8 * r + c) as usize],
+                    want,
+                    "{form} row {r} column {c}"
+                );
             }
         }
     }
@@ -179,16 +246,32 @@ fn matrix_products() {
             x >> 16 & 0x8000 | ((x >> 23 & 255) - 112) << 10 | x >> 13 & 0x3ff
         }
     };
-    let forms = [("bf16", 16, "f32"), ("bf16", 8, "f32"), ("f16", 16, "f32"), ("f16", 8, "f32"), ("f16", 16, "f16"), ("f16", 8, "f16"), ("tf32", 8, "f32"), ("tf32", 4, "f32")];
+    let forms = [
+        ("bf16", 16, "f32"),
+        ("bf16", 8, "f32"),
+        ("f16", 16, "f32"),
+        ("f16", 8, "f32"),
+        ("f16", 16, "f16"),
+        ("f16", 8, "f16"),
+        ("tf32", 8, "f32"),
+        ("tf32", 4, "f32"),
+    ];
     for (ty, k, acc) in forms {
         let brain = ty == "bf16";
-        let (na, nb) = if ty == "tf32" { (k / 2, k / 4) } else { (k / 4, k / 8) };
+        let (na, nb) = if ty == "tf32" {
+            (k / 2, k / 4)
+        } else {
+            (k / 4, k / 8)
+        };
         let nc = if acc == "f16" { 2 } else { 4 };
         // Registers: A from 0, B from 4, C from 8.
         let input = |l: usize, r: usize| -> u32 {
             let (g, t) = (l / 4, l % 4);
             let pair = |m: usize, at: &dyn Fn(usize) -> (usize, usize)| {
-                let v = |i| { let (r, c) = at(i); bits16(brain, number(m, r, c)) };
+                let v = |i| {
+                    let (r, c) = at(i);
+                    bits16(brain, number(m, r, c))
+                };
                 v(0) | v(1) << 16
             };
             let f = |m: usize, r: usize, c: usize| (number(m, r, c) as f32).to_bits();
@@ -201,19 +284,40 @@ fn matrix_products() {
                 _ => f(2, g + 8 * ((r - 8) / 2 % 2), 2 * t + r % 2),
             }
         };
-        let regs = |first: usize, n: usize, p: &str| (0..n).map(|i| format!("{p}{}", first + i)).collect::<Vec<_>>().join(", ");
+        let regs = |first: usize, n: usize, p: &str| {
+            (0..n)
+                .map(|i| format!("{p}{}", first + i))
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         let form = format!(
             "mma.sync.aligned.m16n8k{k}.row.col.{acc}.{ty}.{ty}.{acc} {{{}}}, {{{}}}, {{{}}}, {{{}}};",
-            regs(0, nc, "%o"), regs(0, na, "%r"), regs(4, nb, "%r"), regs(8, nc, "%r")
+            regs(0, nc, "%o"),
+            regs(0, na, "%r"),
+            regs(4, nb, "%r"),
+            regs(8, nc, "%r")
         );
         let (rows, _) = run(&form, &input);
         for (l, row) in rows.iter().enumerate() {
             let (g, t) = (l / 4, l % 4);
-            let exact = |r: usize, c: usize| (0..k).map(|i| number(0, r, i) * number(1, i, c)).sum::<i32>() + number(2, r, c);
+            let exact = |r: usize, c: usize| {
+                (0..k)
+                    .map(|i| number(0, r, i) * number(1, i, c))
+                    .sum::<i32>()
+                    + number(2, r, c)
+            };
             for i in 0..4 {
                 let want = exact(g + 8 * (i / 2), 2 * t + i % 2);
-                let same = if acc == "f16" { row[i / 2] >> (16 * (i % 2)) & 0xffff == bits16(false, want) } else { f32::from_bits(row[i]) == want as f32 };
-                assert!(same, "{form} lane {l} element {i}: {:#x}, expected {want}", row[i]);
+                let same = if acc == "f16" {
+                    row[i / 2] >> (16 * (i % 2)) & 0xffff == bits16(false, want)
+                } else {
+                    f32::from_bits(row[i]) == want as f32
+                };
+                assert!(
+                    same,
+                    "{form} lane {l} element {i}: {:#x}, expected {want}",
+                    row[i]
+                );
             }
         }
     }
