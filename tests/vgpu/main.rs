@@ -20,14 +20,25 @@ fn a_kernel_runs_on_the_device_under_test() {
     assert_eq!(context.name().unwrap(), device.name);
     let stream = context.default_stream();
     let ptx = compile(SOURCE, "axpy.cu", &device.arch(), &[]);
-    let module = context.load_module(cudarc::nvrtc::Ptx::from_src(ptx)).unwrap();
+    let module = context
+        .load_module(cudarc::nvrtc::Ptx::from_src(ptx))
+        .unwrap();
     let axpy = module.load_function("axpy").unwrap();
     let x: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let dx = stream.clone_htod(&x).unwrap();
     let mut dy = stream.clone_htod(&vec![1f32; 1000]).unwrap();
     let (a, n) = (0.5f32, 1000i32);
     // SAFETY: the kernel's parameters.
-    unsafe { stream.launch_builder(&axpy).arg(&mut dy).arg(&dx).arg(&a).arg(&n).launch(LaunchConfig::for_num_elems(1000)) }.unwrap();
+    unsafe {
+        stream
+            .launch_builder(&axpy)
+            .arg(&mut dy)
+            .arg(&dx)
+            .arg(&a)
+            .arg(&n)
+            .launch(LaunchConfig::for_num_elems(1000))
+    }
+    .unwrap();
     let y = stream.clone_dtoh(&dy).unwrap();
     stream.synchronize().unwrap();
     device.assert_clean();

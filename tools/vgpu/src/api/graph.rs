@@ -3,10 +3,38 @@
 use super::memory::stream;
 use super::{driver, put, string};
 use crate::driver::{code, with};
+use crate::machine::Shape;
 use crate::stream::Work;
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int, c_uint, c_void};
+
+/// `CUDA_KERNEL_NODE_PARAMS_v2` as far as it is read here.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct KernelNode {
+    function: u64,
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
+    shared: c_uint,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+}
 
 driver! {
+    fn cuGraphExecKernelNodeSetParams_v2(exec: u64, node: u64, params: *const KernelNode) {
+        let p = super::take(params)?;
+        with(|d| {
+            let shape = Shape { grid: p.grid, block: p.block, dynamic: p.shared, cooperative: false };
+            let work = super::module::kernel_work(d, p.function, shape, p.params, p.extra)?;
+            let graph = d.graphs.get_mut(&exec).ok_or(code::INVALID_HANDLE)?;
+            // A node's handle ends in its number, counted from 1.
+            let number = (node & 0xffff_ffff).wrapping_sub(1) as usize;
+            let node = graph.nodes.get_mut(number).ok_or(code::INVALID_HANDLE)?;
+            if !matches!(node.work, Work::Kernel { .. }) { return Err(code::INVALID_VALUE); }
+            node.work = work;
+            Ok(())
+        })
+    }
+
     fn cuStreamBeginCapture_v2(on: u64, _mode: c_int) {
         with(|d| d.begin_capture(stream(on)))
     }

@@ -82,6 +82,32 @@ fn packed(function: &Function, extra: *mut *mut c_void) -> Result<Vec<u8>, u32> 
     Ok(bytes)
 }
 
+/// A launch as a piece of work, checked against the limits.
+///
+/// # Errors
+///
+/// A bad handle, parameters that are missing, or limits that are exceeded.
+pub(crate) fn kernel_work(
+    d: &Driver,
+    f: u64,
+    shape: Shape,
+    params: *mut *mut c_void,
+    extra: *mut *mut c_void,
+) -> Result<Work, u32> {
+    let function = d.functions.get(&f).ok_or(code::INVALID_HANDLE)?.clone();
+    d.check_shape(&function, &shape)?;
+    let bytes = if !params.is_null() || extra.is_null() {
+        gather(&function, params)?
+    } else {
+        packed(&function, extra)?
+    };
+    Ok(Work::Kernel {
+        function,
+        shape,
+        params: bytes,
+    })
+}
+
 fn launch(
     f: u64,
     shape: Shape,
@@ -90,21 +116,8 @@ fn launch(
     extra: *mut *mut c_void,
 ) -> Result<(), u32> {
     with(|d| {
-        let function = d.functions.get(&f).ok_or(code::INVALID_HANDLE)?.clone();
-        d.check_shape(&function, &shape)?;
-        let bytes = if !params.is_null() || extra.is_null() {
-            gather(&function, params)?
-        } else {
-            packed(&function, extra)?
-        };
-        d.submit(
-            stream(on),
-            Work::Kernel {
-                function,
-                shape,
-                params: bytes,
-            },
-        )
+        let work = kernel_work(d, f, shape, params, extra)?;
+        d.submit(stream(on), work)
     })
 }
 

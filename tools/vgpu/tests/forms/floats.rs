@@ -57,7 +57,11 @@ fn fma(a: f32, b: f32, c: f32, mode: &str) -> f32 {
         let product_negative = a.is_sign_negative() != b.is_sign_negative();
         let product_zero = a == 0.0 || b == 0.0;
         let alike = product_zero && c == 0.0 && product_negative == c.is_sign_negative();
-        let zero = if alike { product_negative } else { mode == "rm" };
+        let zero = if alike {
+            product_negative
+        } else {
+            mode == "rm"
+        };
         return if zero { -0.0 } else { 0.0 };
     }
     let r = sum.round(23, 8, mode);

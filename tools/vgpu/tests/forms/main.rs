@@ -6,7 +6,11 @@
 
 #![allow(clippy::unwrap_used)] // A test that meets an error should stop.
 // Tables of formulas; rows by number of lane.
-#![allow(clippy::type_complexity, clippy::needless_range_loop, clippy::precedence)]
+#![allow(
+    clippy::type_complexity,
+    clippy::needless_range_loop,
+    clippy::precedence
+)]
 
 mod branches;
 mod convert;
