@@ -49,6 +49,8 @@ impl Config {
         let mut vars: Vec<(String, String)> = std::env::vars()
             .filter(|(k, _)| k.starts_with("VGPU_"))
             .collect();
+        // Where tools lie and what tests log is not the driver's business.
+        vars.retain(|(k, _)| !matches!(k.as_str(), "VGPU_CUDA_BIN" | "VGPU_FORMS"));
         vars.sort();
         for (key, value) in vars {
             config.set(&key[5..], &value)?;

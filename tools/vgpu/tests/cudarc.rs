@@ -265,3 +265,113 @@ fn late_streams_show_a_missing_event() {
     assert!(g.device.set("streams", "now"));
     g.device.assert_clean();
 }
+
+#[test]
+fn shuffled_graphs_show_a_missing_dependency() {
+    let _turn = turn();
+    let g = gpu();
+    if g.device.real {
+        return;
+    }
+    let other = g.context.new_stream().unwrap();
+    let (scale, add) = (
+        g.module.load_function("scale").unwrap(),
+        g.module.load_function("add").unwrap(),
+    );
+    let mode = cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_RELAXED;
+    let flags = cudarc::driver::sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    let (three, n) = (3f32, 32i32);
+    let config = LaunchConfig::for_num_elems(32);
+    let run = |order: &str, dependent: bool| {
+        let mut x = g.stream.clone_htod(&vec![1f32; 32]).unwrap();
+        let mut out = g.stream.alloc_zeros::<f32>(32).unwrap();
+        g.stream.begin_capture(mode).unwrap();
+        let fork = g.stream.record_event(None).unwrap();
+        other.wait(&fork).unwrap();
+        // SAFETY: the kernels' parameters.
+        unsafe {
+            g.stream
+                .launch_builder(&scale)
+                .arg(&mut x)
+                .arg(&three)
+                .arg(&n)
+                .launch(config)
+        }
+        .unwrap();
+        if dependent {
+            let scaled = g.stream.record_event(None).unwrap();
+            other.wait(&scaled).unwrap();
+        }
+        // SAFETY: as above.
+        unsafe {
+            other
+                .launch_builder(&add)
+                .arg(&mut out)
+                .arg(&x)
+                .arg(&x)
+                .arg(&n)
+                .launch(config)
+        }
+        .unwrap();
+        let join = other.record_event(None).unwrap();
+        g.stream.wait(&join).unwrap();
+        let graph = g.stream.end_capture(flags).unwrap().unwrap();
+        assert!(g.device.set("order", order));
+        graph.launch().unwrap();
+        assert!(g.device.set("order", "forward"));
+        let got = g.stream.clone_dtoh(&out).unwrap();
+        g.stream.synchronize().unwrap();
+        got[0]
+    };
+    assert_eq!((run("forward", true), run("reverse", true)), (6.0, 6.0));
+    assert_eq!((run("forward", false), run("reverse", false)), (6.0, 2.0));
+    g.device.assert_clean();
+}
+
+#[test]
+fn capture_forbids_what_the_driver_forbids() {
+    let _turn = turn();
+    let g = gpu();
+    let mode = cudarc::driver::sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_GLOBAL;
+    let flags = cudarc::driver::sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
+    g.stream.begin_capture(mode).unwrap();
+    let error = g.stream.synchronize().unwrap_err();
+    assert!(
+        format!("{error:?}").contains("CAPTURE_UNSUPPORTED"),
+        "{error:?}"
+    );
+    assert!(g.stream.end_capture(flags).is_err());
+    g.device.assert_clean();
+}
+
+#[test]
+fn impossible_launches_are_refused() {
+    let _turn = turn();
+    let g = gpu();
+    let mut x = g.stream.alloc_zeros::<f32>(8).unwrap();
+    let scale = g.module.load_function("scale").unwrap();
+    let (s, n) = (1f32, 8i32);
+    for (grid, block, shared) in [(1, 2048, 0), (0, 32, 0), (1, 32, 60_000)] {
+        let config = LaunchConfig {
+            grid_dim: (grid, 1, 1),
+            block_dim: (block, 1, 1),
+            shared_mem_bytes: shared,
+        };
+        // SAFETY: the launch is refused.
+        let result = unsafe {
+            g.stream
+                .launch_builder(&scale)
+                .arg(&mut x)
+                .arg(&s)
+                .arg(&n)
+                .launch(config)
+        };
+        assert!(
+            format!("{result:?}").contains("INVALID_VALUE"),
+            "{grid} {block} {shared}: {result:?}"
+        );
+    }
+    assert!(g.module.load_function("nothing").is_err());
+    g.stream.synchronize().unwrap();
+    g.device.assert_clean();
+}

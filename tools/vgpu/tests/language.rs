@@ -10,20 +10,33 @@ use vgpu::machine::{Machine, Shape};
 
 /// Runs a kernel `(out, in, n)` on 32-bit words; its output and `in` afterwards.
 fn run(name: &str, shape: Shape, out: &[u32], input: &[u32], n: u64) -> (Vec<u32>, Vec<u32>) {
-    let ptx = compile(include_str!("kernels/language.cu"), "language.cu", "compute_80", &[]);
+    let ptx = compile(
+        include_str!("kernels/language.cu"),
+        "language.cu",
+        "compute_80",
+        &[],
+    );
     let mut m = Machine::new(1 << 30);
     let module = m.load(&ptx).unwrap();
     let bits = |v: &[u32]| v.iter().map(|x| f32::from_bits(*x)).collect::<Vec<f32>>();
     let (o, i) = (put32(&mut m, &bits(out)), put32(&mut m, &bits(input)));
     let done = m.call(&module, name, shape, &[o, i, n]).unwrap();
     let texts: Vec<String> = done.findings.iter().map(ToString::to_string).collect();
-    assert!(done.error == 0 && texts.is_empty(), "{name}: error {}: {}", done.error, texts.join("\n"));
+    assert!(
+        done.error == 0 && texts.is_empty(),
+        "{name}: error {}: {}",
+        done.error,
+        texts.join("\n")
+    );
     let words = |at, len| floats(&m, at, len).iter().map(|x| x.to_bits()).collect();
     (words(o, out.len()), words(i, input.len()))
 }
 
 fn words(n: usize) -> Vec<u32> {
-    noise(3, n).iter().map(|x| x.to_bits().wrapping_mul(2_654_435_761)).collect()
+    noise(3, n)
+        .iter()
+        .map(|x| x.to_bits().wrapping_mul(2_654_435_761))
+        .collect()
 }
 
 #[test]
@@ -59,8 +72,21 @@ fn local_arrays() {
 #[test]
 fn dynamic_shared_memory() {
     let x: Vec<u32> = (0..64).map(|i| (i as f32).to_bits()).collect();
-    let (out, _) = run("dynamic_shared", Shape { dynamic: 256, ..Shape::linear(1, 64) }, &[0; 64], &x, 64);
-    assert!(out.iter().enumerate().all(|(i, v)| f32::from_bits(*v) == 64.0 - i as f32));
+    let (out, _) = run(
+        "dynamic_shared",
+        Shape {
+            dynamic: 256,
+            ..Shape::linear(1, 64)
+        },
+        &[0; 64],
+        &x,
+        64,
+    );
+    assert!(
+        out.iter()
+            .enumerate()
+            .all(|(i, v)| f32::from_bits(*v) == 64.0 - i as f32)
+    );
 }
 
 #[test]
@@ -92,7 +118,10 @@ fn lanes_that_spin_for_each_other_make_progress() {
 
 #[test]
 fn blocks_of_a_cooperative_launch_wait_for_each_other() {
-    let shape = Shape { cooperative: true, ..Shape::linear(4, 64) };
+    let shape = Shape {
+        cooperative: true,
+        ..Shape::linear(4, 64)
+    };
     let (out, arrived) = run("grid_barrier", shape, &[0; 256], &[0], 3);
     assert!(out.iter().all(|v| *v == 3) && arrived[0] == 12);
 }

@@ -5,7 +5,7 @@ use super::memory::address;
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::cx::NONE;
-use crate::exec::{barrier, control, tensor};
+use crate::exec::{barrier, control, print, tensor};
 use crate::ptx::parse::{Arg, Ins};
 use crate::ptx::types::{Space, Ty};
 
@@ -130,23 +130,19 @@ fn names<'a>(arg: &Arg<'a>) -> Vec<&'a str> {
     }
 }
 
-/// Functions that the driver provides: `printf` prints nothing here, `assert` ends the kernel.
+/// Functions that the driver provides: `printf`, and what `assert` calls.
 fn built_in(b: &mut Builder<'_, '_>, name: &str, params: &[&str]) -> Option<bool> {
-    match name {
-        "vprintf" => Some(simple(b, control::nothing, Class::Other)),
-        "__assertfail" => {
-            let rows: Vec<u32> = params
-                .iter()
-                .take(2)
-                .map(|p| b.address(p).unwrap_or(0) as u32)
-                .collect();
-            let mut inst = b.inst(control::assert_fail);
-            inst.list = b.list(&rows);
-            b.emit(inst);
-            Some(true)
-        }
-        _ => None,
-    }
+    let run: crate::exec::cx::Run = match name {
+        "vprintf" => print::vprintf,
+        "__assertfail" => control::assert_fail,
+        _ => return None,
+    };
+    let places = params.iter().take(2);
+    let rows: Vec<u32> = places.map(|p| b.address(p).unwrap_or(0) as u32).collect();
+    let mut inst = b.inst(run);
+    inst.list = b.list(&rows);
+    b.emit(inst);
+    Some(true)
 }
 
 /// `call (ret), f, (params)`: the function's body in place, its parameters the caller's variables.

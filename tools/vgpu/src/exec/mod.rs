@@ -15,6 +15,7 @@ pub mod math;
 pub mod memory;
 pub mod nan;
 pub mod ops;
+pub mod print;
 pub mod race;
 pub mod shared;
 pub mod tensor;

@@ -17,6 +17,12 @@ pub fn run_threads(
     body: &str,
     input: &dyn Fn(usize, usize) -> u32,
 ) -> (Vec<[u32; REGISTERS]>, Vec<u8>) {
+    for op in body
+        .split([';', '\n', ':'])
+        .filter_map(|s| s.split_whitespace().find(|w| !w.starts_with('@')))
+    {
+        crate::run::log(op);
+    }
     let mut text = String::from(
         ".version 8.0\n.target sm_90\n.address_size 64\n.visible .entry k(.param .u64 in, .param .u64 out, .param .u64 g)\n{\n\
          .reg .pred %p<9>; .reg .b16 %h<17>; .reg .b32 %r<17>, %o<17>, %t<17>; .reg .b64 %d<17>, %x, %y, %g; .reg .b32 %lane;\n\

@@ -111,8 +111,21 @@ fn upload(m: &mut Machine, values: &[u64]) -> u64 {
     m.upload(&bytes).unwrap()
 }
 
+/// Adds a form to the file that `VGPU_FORMS` names, to count them.
+pub fn log(op: &str) {
+    use std::io::Write;
+    if let Ok(path) = std::env::var("VGPU_FORMS") {
+        let file = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path);
+        writeln!(file.unwrap(), "{op}").unwrap();
+    }
+}
+
 /// The results for all combinations of the operands' values.
 pub fn results(form: &Form<'_>, values: &[&[u64]]) -> Vec<u64> {
+    log(form.op);
     let sizes: [usize; 3] = std::array::from_fn(|n| values.get(n).map_or(1, |v| v.len()));
     let count = sizes.iter().product::<usize>();
     let mut m = Machine::new(1 << 30);
