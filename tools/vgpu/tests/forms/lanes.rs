@@ -17,10 +17,10 @@ pub fn run_threads(
     body: &str,
     input: &dyn Fn(usize, usize) -> u32,
 ) -> (Vec<[u32; REGISTERS]>, Vec<u8>) {
-    for op in body
-        .split([';', '\n', ':'])
-        .filter_map(|s| s.split_whitespace().find(|w| !w.starts_with('@')))
-    {
+    let words = body
+        .split([';', '\n'])
+        .flat_map(|s| s.split_whitespace().find(|w| !w.starts_with('@')));
+    for op in words.filter(|w| w.starts_with(|c: char| c.is_ascii_lowercase())) {
         crate::run::log(op);
     }
     let mut text = String::from(

@@ -34,7 +34,7 @@ extern __shared__ float dynamic[];
 extern "C" __global__ void dynamic_shared(float *out, const float *x, int n) {
     __shared__ float fixed[32];
     dynamic[threadIdx.x] = x[I];
-    fixed[threadIdx.x & 31] = 1;
+    if (threadIdx.x < 32) fixed[threadIdx.x] = 1;
     __syncthreads();
     out[I] = dynamic[n - 1 - threadIdx.x] + fixed[threadIdx.x & 31];
 }
