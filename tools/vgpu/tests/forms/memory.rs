@@ -412,3 +412,19 @@ fn barriers_with_reductions() {
         rows[0]
     );
 }
+
+#[test]
+fn spaces_of_generic_addresses_and_fences() {
+    let body = "mov.u64 %x, s; cvta.shared.u64 %x, %x; mov.u64 %y, l; cvta.local.u64 %y, %y;\n\
+                isspacep.shared %p0, %x; isspacep.global %p1, %x; isspacep.local %p2, %y; isspacep.shared %p3, %y; isspacep.global %p4, %g; isspacep.local %p5, %g;\n\
+                selp.u32 %o0, 1, 0, %p0; selp.u32 %o1, 1, 0, %p1; selp.u32 %o2, 1, 0, %p2; selp.u32 %o3, 1, 0, %p3; selp.u32 %o4, 1, 0, %p4; selp.u32 %o5, 1, 0, %p5;\n\
+                cvta.to.shared.u64 %x, %x; mov.u64 %d0, s; sub.u64 %d1, %x, %d0; cvt.u32.u64 %o6, %d1;\n\
+                cvta.to.global.u64 %d2, %g; sub.u64 %d2, %d2, %g; cvt.u32.u64 %o7, %d2;\n\
+                membar.cta; membar.gl; membar.sys; fence.acq_rel.gpu; fence.sc.cta; prefetch.global.L2 [%g]; nanosleep.u32 20; mov.u32 %o8, 5;";
+    let (rows, _) = run(body, &noise);
+    assert!(
+        rows.iter().all(|r| r[..9] == [1, 0, 1, 0, 1, 0, 0, 0, 5]),
+        "{:?}",
+        rows[0]
+    );
+}
