@@ -150,29 +150,36 @@ impl Launch<'_> {
                 Some(order)
             }
         };
-        let next = AtomicU64::new(0);
+        let threads = (self.options.threads as u64).min(blocks).max(1);
         let fault = AtomicU32::new(0);
         let total = Mutex::new(Counts::new(self.kernel));
-        let work = || {
+        // Each thread has a stretch of the blocks of its own, since neighbours share cache lines; who is
+        // done helps the others.
+        let stretch = blocks.div_ceil(threads);
+        let next: Vec<AtomicU64> = (0..threads).map(|t| AtomicU64::new(t * stretch)).collect();
+        let work = |own: u64| {
             let mut worker = Worker::new(self);
-            while fault.load(Ordering::Relaxed) == 0 {
-                let n = next.fetch_add(1, Ordering::Relaxed);
-                if n >= blocks {
-                    break;
-                }
-                worker.start(order.as_ref().map_or(n, |o| o[n as usize]));
-                if let Err(code) = worker.finish() {
-                    fault.store(code, Ordering::Relaxed);
+            for t in (own..threads).chain(0..own) {
+                let end = ((t + 1) * stretch).min(blocks);
+                while fault.load(Ordering::Relaxed) == 0 {
+                    let n = next[t as usize].fetch_add(1, Ordering::Relaxed);
+                    if n >= end {
+                        break;
+                    }
+                    worker.start(order.as_ref().map_or(n, |o| o[n as usize]));
+                    if let Err(code) = worker.finish() {
+                        fault.store(code, Ordering::Relaxed);
+                    }
                 }
             }
             lock(&total).add(&worker.counts);
         };
-        let threads = (self.options.threads as u64).min(blocks).max(1);
         if threads == 1 {
-            work();
+            work(0);
         } else {
+            let work = &work;
             std::thread::scope(|scope| {
-                (0..threads).for_each(|_| drop(scope.spawn(work)));
+                (0..threads).for_each(|t| drop(scope.spawn(move || work(t))));
             });
         }
         let counts = total
