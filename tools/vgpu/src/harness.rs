@@ -209,6 +209,39 @@ impl TestDevice {
         }
     }
 
+    /// Runs kernels with blocks and warps in order, backwards and shuffled, and gives their result. Races
+    /// between blocks are looked for meanwhile, so a result that depends on the order comes with the address that
+    /// was raced for. `run` makes its own buffers. On a real device: three plain runs.
+    ///
+    /// # Errors
+    ///
+    /// What was found, or an order whose result differs from the first one's.
+    pub fn same_in_every_order<T: PartialEq>(
+        &self,
+        mut run: impl FnMut() -> T,
+    ) -> Result<T, String> {
+        let mut first = None;
+        let mut wrong = Vec::new();
+        self.set("race", "global");
+        for order in ["forward", "reverse", "random:1"] {
+            self.set("order", order);
+            let result = run();
+            wrong.extend(self.findings());
+            self.clear();
+            match &first {
+                None => first = Some(result),
+                Some(f) if *f != result => wrong.push(format!("order {order}: another result")),
+                Some(_) => {}
+            }
+        }
+        self.set("order", "forward");
+        self.set("race", "off");
+        match first {
+            Some(result) if wrong.is_empty() => Ok(result),
+            _ => Err(wrong.join("\n")),
+        }
+    }
+
     /// `compute_XY` for NVRTC: the device's own architecture.
     pub fn arch(&self) -> String {
         format!("compute_{}{}", self.capability[0], self.capability[1])

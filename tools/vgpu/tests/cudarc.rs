@@ -27,6 +27,7 @@ extern "C" __global__ void sum(float *out, const float *x, int n) {
     }
     if (threadIdx.x == 0) out[0] = part[0];
 }
+extern "C" __global__ void last_wins(float *x) { if (threadIdx.x == 0) x[0] = blockIdx.x; }
 extern "C" __global__ void beyond(float *x, int n) { x[n] = 1; }
 "#;
 
@@ -202,7 +203,7 @@ fn a_fault_is_reported_and_named() {
         "out of bounds",
         "beyond",
         "block (0,0,0), warp 0, lane 0",
-        "kernels.cu:22",
+        "kernels.cu:23",
         "st.global",
         "0 bytes behind the 40 bytes",
     ] {
@@ -374,4 +375,60 @@ fn impossible_launches_are_refused() {
     assert!(g.module.load_function("nothing").is_err());
     g.stream.synchronize().unwrap();
     g.device.assert_clean();
+}
+
+#[test]
+fn results_do_not_depend_on_the_order_or_the_race_is_named() {
+    let _turn = turn();
+    let g = gpu();
+    let (add, last) = (
+        g.module.load_function("add").unwrap(),
+        g.module.load_function("last_wins").unwrap(),
+    );
+    let n = 300i32;
+    let fine = g.device.same_in_every_order(|| {
+        let a = g.stream.clone_htod(&vec![0.25f32; 300]).unwrap();
+        let mut out = g.stream.alloc_zeros::<f32>(300).unwrap();
+        let config = LaunchConfig {
+            grid_dim: (10, 1, 1),
+            block_dim: (32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the kernel's parameters.
+        unsafe {
+            g.stream
+                .launch_builder(&add)
+                .arg(&mut out)
+                .arg(&a)
+                .arg(&a)
+                .arg(&n)
+                .launch(config)
+        }
+        .unwrap();
+        g.stream.clone_dtoh(&out).unwrap()
+    });
+    assert_eq!(fine.unwrap(), vec![0.5f32; 300]);
+    if g.device.real {
+        return;
+    }
+    let raced = g.device.same_in_every_order(|| {
+        let mut x = g.stream.alloc_zeros::<f32>(1).unwrap();
+        let config = LaunchConfig {
+            grid_dim: (4, 1, 1),
+            block_dim: (32, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        // SAFETY: the kernel's parameter.
+        unsafe { g.stream.launch_builder(&last).arg(&mut x).launch(config) }.unwrap();
+        g.stream.clone_dtoh(&x).unwrap()
+    });
+    let text = raced.unwrap_err();
+    assert!(
+        text.contains("global memory race") && text.contains("another result"),
+        "{text}"
+    );
+    assert!(
+        text.contains("offset 0") && text.contains("last_wins"),
+        "{text}"
+    );
 }
