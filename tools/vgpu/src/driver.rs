@@ -79,8 +79,8 @@ pub struct Driver {
     pub graphs: HashMap<u64, Graph>,
     /// Pinned host memory: bytes by address.
     pub pinned: HashMap<u64, usize>,
-    /// Work in the order of its submission, in late mode.
-    pub submitted: u64,
+    /// Device addresses of pinned memory that was mapped, by host address.
+    pub mapped: HashMap<u64, u64>,
     /// Modelled seconds of all work so far.
     pub now: f64,
     started: std::time::Instant,
@@ -131,7 +131,7 @@ impl Driver {
             events: HashMap::new(),
             graphs: HashMap::new(),
             pinned: HashMap::new(),
-            submitted: 0,
+            mapped: HashMap::new(),
             now: 0.0,
             started: std::time::Instant::now(),
             next: 0x1000,

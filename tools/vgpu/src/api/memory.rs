@@ -78,10 +78,26 @@ driver! {
     fn cuMemFreeHost(at: *mut c_void) {
         with(|d| {
             let size = d.pinned.remove(&(at as u64)).ok_or(code::INVALID_VALUE)?;
+            d.synchronise(None)?;
+            if let Some(address) = d.mapped.remove(&(at as u64)) {
+                d.machine.memory.free(address);
+            }
             let layout = Layout::from_size_align(size, 4096).map_err(|_| code::INVALID_VALUE)?;
             // SAFETY: allocated with this layout by `cuMemHostAlloc`, and not freed since.
             unsafe { dealloc(at.cast(), layout) };
             Ok(())
+        })
+    }
+
+    fn cuMemHostGetDevicePointer_v2(address: *mut u64, at: *mut c_void, _flags: c_uint) {
+        with(|d| {
+            let size = *d.pinned.get(&(at as u64)).ok_or(code::INVALID_VALUE)?;
+            if let Some(known) = d.mapped.get(&(at as u64)) {
+                return put(address, *known);
+            }
+            let mapped = d.machine.memory.map(at.cast(), size as u64).ok_or(code::OUT_OF_MEMORY)?;
+            d.mapped.insert(at as u64, mapped);
+            put(address, mapped)
         })
     }
 

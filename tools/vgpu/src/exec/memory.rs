@@ -23,6 +23,8 @@ pub const POISON: u8 = 0xA5;
 struct Bytes {
     at: *mut u8,
     layout: Layout,
+    /// Freed with this; the host's own memory is not.
+    owned: bool,
 }
 
 impl Bytes {
@@ -30,14 +32,20 @@ impl Bytes {
         let layout = Layout::from_size_align((len as usize).max(1), 512).ok()?;
         // SAFETY: the layout has a size.
         let at = unsafe { alloc_zeroed(layout) };
-        (!at.is_null()).then_some(Bytes { at, layout })
+        (!at.is_null()).then_some(Bytes {
+            at,
+            layout,
+            owned: true,
+        })
     }
 }
 
 impl Drop for Bytes {
     fn drop(&mut self) {
-        // SAFETY: allocated with this layout and not freed before.
-        unsafe { dealloc(self.at, self.layout) }
+        if self.owned {
+            // SAFETY: allocated with this layout and not freed before.
+            unsafe { dealloc(self.at, self.layout) }
+        }
     }
 }
 
@@ -151,6 +159,21 @@ impl Memory {
         self.next += (size + GUARD).next_multiple_of(512);
         self.used += size;
         self.live.insert(base, buffer);
+        Some(base)
+    }
+
+    /// Makes host memory a buffer: its address on the device. All of it counts as written.
+    pub fn map(&mut self, host: *mut u8, size: u64) -> Option<u64> {
+        let base = self.alloc(size)?;
+        let buffer = self.live.get_mut(&base)?;
+        let layout = buffer.data.layout;
+        buffer.data = Bytes {
+            at: host,
+            layout,
+            owned: false,
+        };
+        // SAFETY: the buffer's shadow has `size` bytes.
+        unsafe { std::ptr::write_bytes(buffer.valid.at, 1, size as usize) };
         Some(base)
     }
 
@@ -328,6 +351,16 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn host_memory_is_shared_not_copied() {
+        let mut host = vec![1u8, 2, 3, 4];
+        let mut m = Memory::new(1 << 20);
+        let at = m.map(host.as_mut_ptr(), 4).unwrap();
+        assert!(m.write(at + 1, &[9]) && m.unwritten(at, 4) == 0);
+        assert!(m.free(at) && m.used() == 0);
+        assert_eq!(host, [1, 9, 3, 4]);
+    }
 
     #[test]
     fn buffers_are_exact() {
