@@ -1,0 +1,125 @@
+//! What is known of the devices that the driver can pretend to be.
+
+use serde::Deserialize;
+
+/// A device's limits and rates, per SM and clock unless said otherwise.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct Device {
+    pub name: String,
+    pub capability: [u32; 2],
+    pub sms: u32,
+    pub clock_ghz: f64,
+    pub tensor_flop: f64,
+    pub mma_share: f64,
+    pub fp32_lanes: f64,
+    pub fp64_lanes: f64,
+    pub fp16_lanes: f64,
+    pub int_lanes: f64,
+    pub sfu_lanes: f64,
+    pub issue_slots: f64,
+    pub shared_bytes_per_clock: f64,
+    pub shared_per_sm: u32,
+    pub shared_per_block: u32,
+    pub l1_bytes: u32,
+    pub registers: u32,
+    pub warps: u32,
+    pub blocks: u32,
+    pub l2_bytes: u64,
+    pub l2_bytes_per_clock: f64,
+    pub dram_gb_per_s: f64,
+    pub dram_bytes: u64,
+    pub eta_dram: f64,
+    pub eta_tensor: f64,
+    pub atomic_slices: f64,
+}
+
+/// The tables that are built in, by the name that `VGPU_DEVICE` gives.
+const TABLES: [(&str, &str); 4] = [
+    ("a100", include_str!("../devices/a100.toml")),
+    ("h100", include_str!("../devices/h100.toml")),
+    ("rtx4090", include_str!("../devices/rtx4090.toml")),
+    ("rtx3090", include_str!("../devices/rtx3090.toml")),
+];
+
+impl Device {
+    /// The device of this name, or of the table in this file.
+    ///
+    /// # Errors
+    ///
+    /// No such device, or a table that lacks something.
+    pub fn named(name: &str) -> Result<Device, String> {
+        let own;
+        let text = match TABLES.iter().find(|(key, _)| *key == name) {
+            Some((_, text)) => *text,
+            None => {
+                let known: Vec<&str> = TABLES.iter().map(|t| t.0).collect();
+                own = std::fs::read_to_string(name).map_err(|e| {
+                    format!(
+                        "VGPU_DEVICE={name}: {e}; expected {} or a .toml file",
+                        known.join(", ")
+                    )
+                })?;
+                &own
+            }
+        };
+        toml::from_str(text).map_err(|e| format!("device {name}: {e}"))
+    }
+
+    /// Blocks of a kernel that an SM holds at once, and what limits them.
+    pub fn resident(&self, threads: u32, registers: u32, shared: u32) -> (u32, &'static str) {
+        let warps = threads.div_ceil(32).max(1);
+        let by_registers = if registers == 0 {
+            u32::MAX
+        } else {
+            let per_warp = (registers * 32).next_multiple_of(256);
+            // Registers are dealt to four schedulers: warps count in fours.
+            (self.registers / per_warp / 4 * 4) / warps
+        };
+        let reserved = if self.capability[0] >= 8 { 1024 } else { 0 };
+        let by_shared = if shared + reserved == 0 {
+            u32::MAX
+        } else {
+            self.shared_per_sm / (shared + reserved).next_multiple_of(128)
+        };
+        let limits = [
+            (self.blocks, "blocks"),
+            (self.warps / warps, "warps"),
+            (by_registers, "registers"),
+            (by_shared, "shared memory"),
+        ];
+        limits
+            .into_iter()
+            .min_by_key(|l| l.0)
+            .unwrap_or((0, "nothing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_tables_are_complete() {
+        for (name, _) in TABLES {
+            let d = Device::named(name).unwrap();
+            assert!(d.sms > 0 && d.shared_per_block + 1024 <= d.shared_per_sm);
+        }
+        assert!(Device::named("nothing.toml").is_err());
+    }
+
+    #[test]
+    fn occupancy_as_cuda_occupancy_h_computes_it() {
+        // Known results of NVIDIA's calculator: A100, 256 threads.
+        let a = Device::named("a100").unwrap();
+        assert_eq!(a.resident(256, 32, 0).0, 8);
+        assert_eq!(a.resident(256, 64, 0).0, 4);
+        assert_eq!(a.resident(256, 255, 0).0, 1);
+        assert_eq!(a.resident(256, 32, 48 * 1024).0, 3);
+        assert_eq!(a.resident(64, 16, 0).0, 32);
+        let r = Device::named("rtx3090").unwrap();
+        assert_eq!(r.resident(256, 40, 0).0, 6);
+        assert_eq!(r.resident(128, 128, 0).0, 4);
+    }
+}

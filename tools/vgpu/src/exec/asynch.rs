@@ -1,0 +1,184 @@
+//! `cp.async`: bytes are read at once and land at the wait that covers them.
+
+use super::access::{addresses, imm};
+use super::cx::{Cx, FULL, Flow, Inst, NONE, lanes};
+use super::global::{self, Plan, Use};
+use super::race::IN_FLIGHT;
+use super::shared;
+
+/// One instruction's copies.
+#[derive(Debug)]
+struct Pending {
+    /// Lanes whose bytes have not landed.
+    mask: u32,
+    to: [u32; 32],
+    bytes: u32,
+    data: [u8; 512],
+    /// Each lane's group: how many it had committed at issue.
+    group: [u32; 32],
+}
+
+/// A warp's copies on their way.
+#[derive(Debug, Default)]
+pub struct Copies {
+    pending: Vec<Pending>,
+    commits: [u32; 32],
+}
+
+impl Copies {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.pending.clear();
+        self.commits = [0; 32];
+    }
+}
+
+/// `cp.async`: row `a` and the offset give the target, row `b` the source (offset in `list[0]`), row `c` the
+/// bytes that are read (`NONE`: all); `d` is the predicate to ignore the source. `list[1]` is the size.
+///
+/// # Safety
+///
+/// The rows exist.
+pub unsafe fn issue(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    let to = addresses(cx, i);
+    let (offset, bytes) = (i64::from(cx.item(i, 0) as i32) as u64, cx.item(i, 1));
+    let from = cx.get::<u64>(i.b).map(|a| a.wrapping_add(offset));
+    let sizes = if i.c == NONE {
+        [bytes; 32]
+    } else {
+        cx.get::<u32>(i.c)
+    };
+    let ignored = if i.d == NONE {
+        0
+    } else {
+        cx.get_pred(i.d) ^ if i.imm & imm::NARROW != 0 { FULL } else { 0 }
+    };
+    let (mut whole, mut partial) = (0, 0);
+    for l in lanes(m & !ignored) {
+        whole |= u32::from(sizes[l] >= bytes) << l;
+        partial |= u32::from(sizes[l] > 0 && sizes[l] < bytes) << l;
+    }
+    let mut copy = Pending {
+        mask: m,
+        to: [0; 32],
+        bytes,
+        data: [0; 512],
+        group: cx.warp.copies.commits,
+    };
+    if whole != 0 {
+        match global::access(cx, &from, whole, bytes, Use::Read) {
+            // SAFETY: the plan's bytes are there.
+            Ok(Plan::Run(at)) => unsafe {
+                std::ptr::copy_nonoverlapping(at, copy.data.as_mut_ptr(), 32 * bytes as usize);
+            },
+            Ok(Plan::Lanes(at)) => {
+                for l in lanes(whole) {
+                    // SAFETY: as above.
+                    unsafe {
+                        std::ptr::copy_nonoverlapping(
+                            at[l],
+                            copy.data.as_mut_ptr().add(l * bytes as usize),
+                            bytes as usize,
+                        )
+                    };
+                }
+            }
+            Err(flow) => return flow,
+        }
+    }
+    for l in lanes(partial) {
+        for n in 0..sizes[l] as usize {
+            let byte = from.map(|a| a + n as u64);
+            match global::access(cx, &byte, 1 << l, 1, Use::Read) {
+                // SAFETY: as above.
+                Ok(Plan::Lanes(at)) => copy.data[l * bytes as usize + n] = unsafe { *at[l] },
+                Ok(Plan::Run(_)) => {}
+                Err(flow) => return flow,
+            }
+        }
+    }
+    target(cx, &to, m, copy)
+}
+
+/// Claims the target's bytes and queues the copy.
+fn target(cx: &mut Cx<'_>, to: &[u64; 32], m: u32, mut copy: Pending) -> Flow {
+    let w = cx.warp.index as usize;
+    let bytes = copy.bytes;
+    for l in lanes(m) {
+        let at = match shared::bounds(cx, to[l], bytes, l, Use::Write) {
+            Ok(at) => at,
+            Err(flow) => return flow,
+        };
+        copy.to[l] = at as u32;
+        if cx.launch.options.fast {
+            continue;
+        }
+        let shift = cx.block.watch.shift;
+        let (first, end) = (at >> shift, ((at + bytes as usize - 1) >> shift) + 1);
+        if let Some(wrong) =
+            cx.block
+                .watch
+                .write(w, l as u32, first, end, Use::Write, Some(IN_FLIGHT))
+        {
+            cx.shared_wrong(wrong, l, at as u32, "asynchronous write");
+        }
+    }
+    let line = &mut cx.counts.lines[cx.pc as usize];
+    line.shared += 1;
+    let waves = u64::from((m.count_ones() * bytes).div_ceil(128));
+    line.waves += waves;
+    line.ideal += waves;
+    cx.warp.copies.pending.push(copy);
+    Flow::Next
+}
+
+/// `cp.async.commit_group`.
+///
+/// # Safety
+///
+/// None beyond the context's.
+pub unsafe fn commit(cx: &mut Cx<'_>, _: &Inst, m: u32) -> Flow {
+    for l in lanes(m) {
+        cx.warp.copies.commits[l] += 1;
+    }
+    Flow::Next
+}
+
+/// `cp.async.wait_group imm`; all ones wait for everything, committed or not.
+///
+/// # Safety
+///
+/// None beyond the context's.
+pub unsafe fn wait(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    let all = i.imm == u64::MAX;
+    let mut copies = std::mem::take(&mut cx.warp.copies);
+    for copy in &mut copies.pending {
+        let mut landing = 0;
+        for l in lanes(copy.mask & m) {
+            landing |=
+                u32::from(all || u64::from(copy.group[l]) + i.imm < u64::from(copies.commits[l]))
+                    << l;
+        }
+        land(cx, copy, landing);
+        copy.mask &= !landing;
+    }
+    copies.pending.retain(|c| c.mask != 0);
+    cx.warp.copies = copies;
+    Flow::Next
+}
+
+fn land(cx: &mut Cx<'_>, copy: &Pending, mask: u32) {
+    let w = cx.warp.index as usize;
+    let bytes = copy.bytes as usize;
+    let shift = cx.block.watch.shift;
+    for l in lanes(mask) {
+        let at = copy.to[l] as usize;
+        cx.block.shared[at..at + bytes].copy_from_slice(&copy.data[l * bytes..(l + 1) * bytes]);
+        cx.block.valid[at..at + bytes].fill(1);
+        if !cx.launch.options.fast {
+            cx.block
+                .watch
+                .land(w, l as u32, at >> shift, ((at + bytes - 1) >> shift) + 1);
+        }
+    }
+}
