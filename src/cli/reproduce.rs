@@ -281,6 +281,7 @@ mod tests {
     fn options_of_other_figures_are_refused_by_name() {
         for good in [
             "fig11",
+            "fig6",
             "fig6 --samplers",
             "all --full --data d --seed 3",
             "w1 --quick",
@@ -298,7 +299,16 @@ mod tests {
                 .unwrap_err()
                 .contains("cannot be used with")
         );
-        assert!(check("fig6").unwrap_err().contains("--samplers"));
+        assert!(
+            check("fig6 --samplers --checkpoint x")
+                .unwrap_err()
+                .contains("cannot be used with")
+        );
+        assert!(
+            check("w1 --control")
+                .unwrap_err()
+                .contains("belongs to fig7")
+        );
     }
 
     #[test]

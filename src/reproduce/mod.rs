@@ -1,7 +1,7 @@
 //! The paper's figures and tables, computed anew: each a picture, the numbers behind it, and what
 //! they say about the paper's claims.
 //!
-//! One file per figure, with a `run` that writes `OUT/NAME.png` and returns a [`Report`]; [`write`]
+//! One file per figure, with a `run` that writes `OUT/NAME.png` and returns a [`Report`]; [`write()`]
 //! puts the report beside it as `OUT/NAME.json`.
 
 pub mod control;
