@@ -8,7 +8,7 @@ use super::data::Data;
 use super::seeds::{Difference, mean_and_deviation};
 use super::statistics::Estimate;
 use super::trained::{Model, Training};
-use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
+use super::{Context, Finding, Report, ReproduceError, Scale, Verdict, caption};
 use crate::report::figure::{Figure, Mark, Panel, Shape, moving_average};
 use crate::train::classifier::ClassifierKind;
 use crate::train::metrics::MetricsRow;
@@ -319,19 +319,16 @@ fn draw(settings: &Settings, about: &str, seeds: &[Vec<Run>], findings: &[Findin
         });
         band(&mut apart, name(loss), i, &relative.collect::<Vec<_>>());
     }
-    let verdicts = findings
-        .iter()
-        .map(|f| format!("{}: {} ({})", f.claim, f.verdict, f.evidence));
     Figure {
         title: "Fig. 9: training loss with and without a classifier at the bottleneck".into(),
         caption: format!(
-            "{} on {about}, {} steps of {}, {} seeds: mean over {} steps, and the range over the seeds. {}.",
+            "{} on {about}, {} steps of {}, {} seeds: mean over {} steps, and the range over the seeds.\n{}",
             settings.training.preset,
             settings.training.steps,
             settings.training.batch,
             settings.seeds,
             settings.smooth,
-            verdicts.collect::<Vec<_>>().join(". ")
+            caption(findings)
         ),
         columns: 2,
         panel_size: [640, 460],
