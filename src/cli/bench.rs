@@ -2,12 +2,12 @@
 
 mod ngmg;
 
-use super::Device;
+use super::device::{Choice, PrecisionName, Wish};
 use super::terminal::say;
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use gmmk::device::Device;
 use gmmk::device::memory::peak_resident_bytes;
-use gmmk::device::pool::Pool;
 use gmmk::diffusion::generate::{Generator, Request};
 use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
 use gmmk::tape::Arena;
@@ -17,7 +17,6 @@ use gmmk::train::step::TrainStep;
 use gmmk::train::trial::blank_batch;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// `gmmk bench ...`
@@ -41,9 +40,15 @@ pub struct BenchArgs {
     /// Pictures per step
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     batch: u64,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -75,12 +80,19 @@ pub fn run(command: BenchCommand) -> Result<()> {
     let mut config = RunConfig::new(kind, &args.preset);
     config.batch = args.batch;
     let setup = Setup::new(config, if kind == DataKind::Cifar10 { 10 } else { 40 })?;
-    let pool = Arc::new(Pool::new(args.threads as usize)?);
+    let (device, name) = Wish {
+        device: args.device,
+        precision: args.precision.map(Into::into),
+        no_graph: args.no_graph,
+        threads: args.threads,
+    }
+    .open()?;
+    let pool = device.pool.clone();
     let memory = setup.check_memory(pool.threads())?;
     let (mut times, flops) = if training {
-        (train(&setup, args, &pool)?, memory.flops)
+        (train(&setup, args, &device)?, memory.flops)
     } else {
-        sample(&setup, args, &pool)?
+        sample(&setup, args, &device)?
     };
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
@@ -90,18 +102,17 @@ pub fn run(command: BenchCommand) -> Result<()> {
     if args.json {
         let line = json!({
             "what": if training { "step" } else { "sample" },
-            "preset": args.preset, "batch": args.batch, "threads": pool.threads(),
+            "preset": args.preset, "batch": args.batch, "device": name, "threads": pool.threads(),
             "images_per_s": images_per_s, "ms_per_step": median * 1e3,
             "ms_fastest": times[0] * 1e3, "gflops": gflops, "peak_rss_bytes": rss,
         });
         say(&line.to_string());
     } else {
         say(&format!(
-            "{} {}, batch {}, {} threads: {images_per_s:.2} images/s, {:.1} ms per step (fastest {:.1}), {gflops:.1} GFLOP/s, peak {} MiB",
+            "{} {}, batch {}, {name}: {images_per_s:.2} images/s, {:.1} ms per step (fastest {:.1}), {gflops:.1} GFLOP/s, peak {} MiB",
             args.preset,
             if training { "training" } else { "sampling" },
             args.batch,
-            pool.threads(),
             median * 1e3,
             times[0] * 1e3,
             rss >> 20
@@ -110,9 +121,9 @@ pub fn run(command: BenchCommand) -> Result<()> {
     Ok(())
 }
 
-fn train(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<Vec<f64>> {
+fn train(setup: &Setup, args: &BenchArgs, device: &Device) -> Result<Vec<f64>> {
     let batch = blank_batch(setup, args.batch as usize);
-    let mut step = TrainStep::new(&setup.recipe(), args.batch as usize, pool)?;
+    let mut step = TrainStep::new(&setup.recipe(), args.batch as usize, device)?;
     let mut state = setup.allocate()?;
     setup
         .net
@@ -120,12 +131,12 @@ fn train(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<Vec<f64>> 
         .initialise(0, state.get_mut(Arena::Params));
     let rates = [1e-4, 0.99];
     let times = measure(|| {
-        step.run(&mut state, &batch, rates);
+        step.run(&mut state, &batch, rates)?;
         Ok(())
     })?;
     if args.profile {
         let mut ops: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-        for (_, op, seconds) in step.run_timed(&mut state, &batch, rates) {
+        for (_, op, seconds) in step.run_timed(&mut state, &batch, rates)? {
             let entry = ops.entry(op).or_default();
             *entry = (entry.0 + seconds, entry.1 + 1);
         }
@@ -143,13 +154,14 @@ fn train(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<Vec<f64>> 
     Ok(times)
 }
 
-fn sample(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<(Vec<f64>, u64)> {
+fn sample(setup: &Setup, args: &BenchArgs, device: &Device) -> Result<(Vec<f64>, u64)> {
     let mut state = setup.allocate()?;
     setup
         .net
         .table()
         .initialise(0, state.get_mut(Arena::Params));
-    let mut generator = Generator::new(&setup.net, &setup.conditioning, args.batch as usize, pool)?;
+    let mut generator =
+        Generator::new(&setup.net, &setup.conditioning, args.batch as usize, device)?;
     let plan = SamplerPlan::along(
         &setup.schedule,
         Sampler::Ddim { eta: 0.0 },

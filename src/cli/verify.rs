@@ -1,13 +1,11 @@
 //! `gmmk verify`.
 
-use super::Device;
+use super::device::{Choice, PrecisionName, Wish};
 use super::terminal::say;
 use anyhow::{Result, bail};
 use clap::Args;
-use gmmk::device::pool::Pool;
 use gmmk::train::verify::{Reference, verify};
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Options of `gmmk verify`.
 #[derive(Args)]
@@ -15,9 +13,15 @@ pub struct VerifyArgs {
     /// A reference folder [default: the built-in one]
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -32,14 +36,20 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         Some(dir) => Reference::load(dir)?,
         None => Reference::builtin(),
     };
-    let pool = Arc::new(Pool::new(args.threads as usize)?);
-    let report = verify(&reference, &pool)?;
+    let (device, name) = Wish {
+        device: args.device,
+        precision: args.precision.map(Into::into),
+        no_graph: args.no_graph,
+        threads: args.threads,
+    }
+    .open()?;
+    let report = verify(&reference, &device)?;
     let failed = report.checks.iter().filter(|c| !c.passed()).count();
     if args.json {
         say(&serde_json::to_string_pretty(&report)?);
     } else {
         say(&format!(
-            "{}: {} parameters",
+            "{}: {} parameters, on {name}",
             report.reference, report.parameters
         ));
         say(&format!(

@@ -7,9 +7,11 @@
 pub mod backward;
 pub mod executable;
 pub mod plan;
+pub mod state;
 pub mod types;
 
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::view::Layout;
 use backward::Backward;
 use std::fmt;
@@ -23,6 +25,11 @@ pub struct Var(u32);
 impl Var {
     fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// Its number, which no other tensor of the tape has.
+    pub(crate) fn id(self) -> u64 {
+        u64::from(self.0)
     }
 }
 
@@ -145,6 +152,19 @@ pub trait Op: fmt::Debug + Send + Sync {
 
     /// Runs it on the CPU.
     fn cpu(&self, call: &Call<'_>);
+
+    /// Says which kernels to launch on a CUDA device.
+    ///
+    /// # Errors
+    /// It has no form for this device or precision.
+    fn cuda(&self, _call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        Err(cuda::Unsupported("there is no CUDA kernel for it".into()))
+    }
+
+    /// True if output `i` is stored as f32 even where maps are stored as bf16.
+    fn exact(&self, _i: usize) -> bool {
+        false
+    }
 }
 
 /// Operands of a node, for gradient rules.

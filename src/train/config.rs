@@ -123,6 +123,9 @@ pub struct RunConfig {
     pub threads: u32,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Number formats of a GPU: `auto` (its best), `f32`, `tf32` or `bf16`.
+    #[serde(default = "auto")]
+    pub precision: String,
     /// A network that is no preset, in the keys of the network's config.json (a JSON null is left
     /// out: see [`network_table`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +133,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "program",
     "data",
     "data_path",
@@ -156,6 +159,7 @@ const KEYS: [&str; 26] = [
     "save_every",
     "threads",
     "device",
+    "precision",
     "network",
 ];
 
@@ -258,7 +262,8 @@ impl RunConfig {
             sample_every: Length::Steps(1000),
             save_every: Length::Steps(1000),
             threads: 0,
-            device: "auto".to_owned(),
+            device: auto(),
+            precision: auto(),
             network: None,
         }
     }
@@ -324,6 +329,10 @@ impl RunConfig {
                 &format!("`{}`", self.device),
                 "auto, cpu, cuda or cuda:N",
             );
+        }
+        if !PRECISIONS.contains(&self.precision.as_str()) {
+            let found = format!("`{}`", self.precision);
+            return fail("precision", &found, &PRECISIONS.join(", "));
         }
         if self.preset.is_empty() {
             return fail("preset", &"empty", "a preset's name");
@@ -419,6 +428,13 @@ impl RunConfig {
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
         Ok(replace_with_bytes(path, self.to_toml()?.as_bytes())?)
     }
+}
+
+/// What `precision` may be.
+const PRECISIONS: [&str; 4] = ["auto", "f32", "tf32", "bf16"];
+
+fn auto() -> String {
+    "auto".to_owned()
 }
 
 /// Whether a device has this name, on any machine.

@@ -11,7 +11,8 @@ use crate::model::preset::{PRESETS, Preset};
 use crate::model::{ConfigError, NetworkConfig, UNet};
 use crate::ops::adamw::COUNTERS;
 use crate::report::files::human_bytes;
-use crate::tape::executable::{OutOfMemory, State};
+use crate::tape::executable::DeviceError;
+use crate::tape::state::State;
 use crate::tape::{Arena, TapeError};
 
 /// A run cannot be set up.
@@ -275,7 +276,7 @@ impl Setup {
     ///
     /// # Errors
     /// The system has no such memory.
-    pub fn allocate(&self) -> Result<State, OutOfMemory> {
+    pub fn allocate(&self) -> Result<State, DeviceError> {
         let mut state = State::default();
         for arena in [
             Arena::Params,

@@ -10,15 +10,16 @@ use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
 use super::tensors::{StateTensors, restore, restore_counters};
 use crate::data::{DataError, Loader, Packed, RequestError};
+use crate::device::Device;
 use crate::device::memory::peak_resident_bytes;
-use crate::device::pool::Pool;
 use crate::diffusion::generate::{GenerateError, Generator};
 use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
 use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
-use crate::tape::executable::{OutOfMemory, State};
+use crate::tape::executable::DeviceError;
+use crate::tape::state::State;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,7 +35,7 @@ pub enum TrainError {
     Step(#[from] StepError),
     /// Memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -156,7 +157,7 @@ impl<'a> Trainer<'a> {
         run: &'a RunDir,
         data: Arc<Packed>,
         resume: Option<&Checkpoint>,
-        pool: &Arc<Pool>,
+        device: &Device,
     ) -> Result<Self, TrainError> {
         let batch = setup.config.batch as usize;
         if let Some(checkpoint) = resume {
@@ -178,9 +179,9 @@ impl<'a> Trainer<'a> {
         }
         let kept = metrics::cut(&run.metrics(), counters.step)?;
         Ok(Self {
-            step: TrainStep::new(&setup.recipe(), batch, pool)?,
-            held_out: HeldOut::new(setup, &data, pool)?,
-            pages: Pages::new(setup, &data, pool)?,
+            step: TrainStep::new(&setup.recipe(), batch, device)?,
+            held_out: HeldOut::new(setup, &data, device)?,
+            pages: Pages::new(setup, &data, device)?,
             loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
             metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
             events: EventWriter::resume(run.path(), counters.step)?,
@@ -224,7 +225,7 @@ impl<'a> Trainer<'a> {
             let saves = last || step.is_multiple_of(save_every);
             let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
-                let measured = samples.then(|| self.measure()).flatten();
+                let measured = if samples { self.measure()? } else { None };
                 self.log(measured, observer)?;
             }
             if samples {
@@ -251,7 +252,7 @@ impl<'a> Trainer<'a> {
             classifier_loss,
             grad_norm,
             updated,
-        } = self.step.run(&mut self.state, batch, rates);
+        } = self.step.run(&mut self.state, batch, rates)?;
         self.counters.step += 1;
         self.counters.images_seen += config.batch;
         if updated {
@@ -337,9 +338,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// The averaged weights on held-out pictures.
-    fn measure(&mut self) -> Option<Measurement> {
-        let held_out = self.held_out.as_mut()?;
-        Some(held_out.measure(&mut self.state, Arena::Ema))
+    fn measure(&mut self) -> Result<Option<Measurement>, TrainError> {
+        let Some(held_out) = self.held_out.as_mut() else {
+            return Ok(None);
+        };
+        Ok(Some(held_out.measure(&mut self.state, Arena::Ema)?))
     }
 
     fn draw_page(
@@ -406,6 +409,7 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
         self.metrics.sync()?;
+        self.state.fetch()?;
         let info = CheckpointInfo {
             config: self.setup.config.clone(),
             counters: self.counters,
@@ -440,7 +444,7 @@ fn training_rows(data: &Packed) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Pages {
-    fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Self, TrainError> {
+    fn new(setup: &Setup, data: &Packed, device: &Device) -> Result<Self, TrainError> {
         let rows: Vec<u8> = training_rows(data).flatten().copied().collect();
         let page = Page::new(
             data.attribute_names(),
@@ -449,7 +453,7 @@ impl Pages {
             setup.config.seed,
         )?;
         let batch = page_batch(setup.config.batch as usize);
-        let generator = Generator::new(&setup.net, &setup.conditioning, batch, pool)?;
+        let generator = Generator::new(&setup.net, &setup.conditioning, batch, device)?;
         let steps = setup.schedule.t_max().min(PAGE_STEPS);
         // Early in a run ancestral sampling is the cleanest: its fresh noise covers old mistakes.
         let plan = SamplerPlan::new(&setup.schedule, Sampler::Ddpm, steps, Some(1.0))?;

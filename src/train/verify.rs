@@ -5,10 +5,11 @@
 
 mod harness;
 
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::model::{ConfigError, UNet};
 use crate::ops::adamw::{AdamWConfig, COUNTERS, adamw};
-use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType};
 use harness::{Harness, permute};
 use safetensors::{Dtype, SafeTensors};
@@ -17,7 +18,6 @@ use serde_json::Value;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// A reference that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,7 @@ pub enum VerifyError {
     Tape(#[from] TapeError),
     /// Not enough memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
 }
 
 /// The files of a reference.
@@ -264,11 +264,11 @@ fn worst(got: &[f32], want: &[f32]) -> f64 {
 const RELATIVE: &str = "relative L2";
 const ABSOLUTE: &str = "largest absolute";
 
-/// Runs all comparisons with `reference` on the workers of `pool`.
+/// Runs all comparisons with `reference` on `device`.
 ///
 /// # Errors
 /// The reference is incomplete or not of this network.
-pub fn verify(reference: &Reference, pool: &Arc<Pool>) -> Result<Report, VerifyError> {
+pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyError> {
     let meta = reference.json("meta.json")?;
     let number = |keys: &[&str]| -> Result<f64, VerifyError> {
         let value = keys.iter().fold(&meta, |v, key| &v[*key]);
@@ -288,18 +288,19 @@ pub fn verify(reference: &Reference, pool: &Arc<Pool>) -> Result<Report, VerifyE
     ];
     let io = reference.tensors("io.safetensors")?;
     let weights = reference.tensors("weights.safetensors")?;
-    let mut h = Harness::new(reference, &io, optimizer, pool)?;
+    let mut h = Harness::new(reference, &io, optimizer, device)?;
     weights.refuse_extra(reference, &h.net)?;
     let initial = weights.arena(reference, &h.net)?;
     let mut state = fresh_state(&initial)?;
-    h.exe.write(h.rates, &rates);
+    h.exe.write(h.rates, &rates)?;
     let (mut losses, mut classifier_losses) = (Vec::new(), Vec::new());
     let mut checks = Vec::new();
     for step in 0..3 {
-        h.exe.run(&mut state, Arena::Params);
-        losses.push(f64::from(h.exe.read(h.loss)[0]));
+        h.exe.run(&mut state, Arena::Params)?;
+        state.fetch()?;
+        losses.push(f64::from(h.exe.read(h.loss)?[0]));
         if let Some(head) = &h.classifier {
-            classifier_losses.push(f64::from(h.exe.read(head.loss)[0]) / head.weight);
+            classifier_losses.push(f64::from(h.exe.read(head.loss)?[0]) / head.weight);
         }
         if step == 0 {
             check_forward(reference, &h, &io, &mut checks)?;
@@ -313,7 +314,7 @@ pub fn verify(reference: &Reference, pool: &Arc<Pool>) -> Result<Report, VerifyE
         reference,
         &h.net,
         (&initial, optimizer, rates),
-        pool,
+        device,
         &mut checks,
     )?;
     Ok(Report {
@@ -324,7 +325,7 @@ pub fn verify(reference: &Reference, pool: &Arc<Pool>) -> Result<Report, VerifyE
 }
 
 /// State with the given weights, which the average starts from.
-fn fresh_state(weights: &[f32]) -> Result<State, OutOfMemory> {
+fn fresh_state(weights: &[f32]) -> Result<State, DeviceError> {
     let mut state = State::default();
     for arena in [
         Arena::Params,
@@ -349,7 +350,7 @@ fn check_forward(
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
     let (shape, want) = io.get(reference, "output")?;
-    let got = permute(&h.exe.read(h.outputs.output), shape, true);
+    let got = permute(&h.exe.read(h.outputs.output)?, shape, true);
     let error = relative(&got, want);
     checks.push(Check {
         name: "output".into(),
@@ -366,7 +367,7 @@ fn check_forward(
         let Some((shape, want)) = io.tensors.get(&name) else {
             continue;
         };
-        let got = permute(&h.exe.read(*var), shape, true);
+        let got = permute(&h.exe.read(*var)?, shape, true);
         checks.push(match part.as_str() {
             // Sine and cosine of large f32 angles: absolute (see the network's specification).
             "sinusoid" => Check {
@@ -422,7 +423,7 @@ fn check_gradients(
         .zip(h.input_grads)
     {
         let (shape, want) = want.get(reference, name)?;
-        compare(name, permute(&h.exe.read(var), shape, true), want);
+        compare(name, permute(&h.exe.read(var)?, shape, true), want);
     }
     let error = relative(&all_got, &all_want);
     checks.push(Check {
@@ -495,20 +496,21 @@ fn check_optimizer(
     reference: &Reference,
     net: &UNet,
     (initial, config, rates): (&[f32], AdamWConfig, [f32; 2]),
-    pool: &Arc<Pool>,
+    device: &Device,
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
     let mut tape = Tape::new();
     let var = tape.input("rates", TensorType::f32(&[2]));
     adamw(&mut tape, net.table().elements(), var, config)?;
-    let mut exe = Executable::new(tape, pool.clone())?;
-    exe.write(var, &rates);
+    let mut exe = Executable::new(tape, device.clone())?;
+    exe.write(var, &rates)?;
     let mut state = fresh_state(initial)?;
     let grads = reference
         .tensors("grads.safetensors")?
         .arena(reference, net)?;
     state.get_mut::<f32>(Arena::Grads)[..grads.len()].copy_from_slice(&grads);
-    exe.run(&mut state, Arena::Params);
+    exe.run(&mut state, Arena::Params)?;
+    state.fetch()?;
     let want = reference.tensors("adamw_step1.safetensors")?;
     for param in net.table().params() {
         let got = param.export(state.get(Arena::Params));
