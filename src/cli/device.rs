@@ -4,7 +4,7 @@ use super::terminal::warn;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gmmk::data::default_cache_dir;
-use gmmk::device::cuda::{Cuda, CudaError, Precision, probe};
+use gmmk::device::cuda::{Cuda, CudaError, Precision};
 use gmmk::device::pool::Pool;
 use gmmk::device::{Device, Gpu};
 use std::fmt;
@@ -198,9 +198,4 @@ pub fn parse(device: &str, precision: &str) -> Result<(Choice, Option<Precision>
         ),
     };
     Ok((choice, precision))
-}
-
-/// What the driver shows, or why there is nothing.
-pub fn found() -> Result<Vec<(String, u32)>, CudaError> {
-    probe()
 }
