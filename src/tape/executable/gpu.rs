@@ -4,8 +4,9 @@ use super::DeviceError;
 use crate::device::Gpu;
 use crate::device::cuda::{
     Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Operands, Precision, Program,
-    View, stored,
+    Staging, View, stored,
 };
+use crate::device::memory::align_up;
 use crate::device::view::Layout;
 use crate::tape::plan::{Interval, Plan};
 use crate::tape::state::{DeviceState, State};
@@ -20,6 +21,9 @@ const NOWHERE: u64 = 1 << 41;
 pub(super) struct GpuEngine {
     gpu: Gpu,
     arena: DeviceBuffer,
+    staging: Staging,
+    /// Where each input begins in a staging slot.
+    places: HashMap<Var, usize>,
     elems: HashMap<Var, Elem>,
     /// Byte offsets of the memory that ops asked for.
     requests: Vec<usize>,
@@ -77,7 +81,15 @@ impl GpuEngine {
             .nodes()
             .iter()
             .any(|n| n.outputs.iter().any(|&v| is_state(tape, v)));
+        let mut bytes = 0;
+        let mut places = HashMap::new();
+        for var in tape.inputs() {
+            places.insert(var, bytes);
+            bytes += align_up(bytes_of(var));
+        }
         let engine = Self {
+            staging: Staging::new(&gpu.cuda, bytes)?,
+            places,
             offsets: self::offsets(tape, &plan),
             gpu,
             arena,
@@ -133,6 +145,7 @@ impl GpuEngine {
             self.refresh(device, weights)?;
         }
         let i = self.program(tape, weights, bases)?;
+        self.staging.send(&self.arena)?;
         use_it(&mut self.programs[i].2, &self.gpu)?;
         if self.changes_state {
             // The optimizer writes the copy of the weights together with the weights.
@@ -188,15 +201,18 @@ impl GpuEngine {
         offset: usize,
         bytes: &[u8],
     ) -> Result<(), DeviceError> {
-        let cuda = &self.gpu.cuda;
+        let Some(&place) = self.places.get(&var) else {
+            return Ok(());
+        };
         if self.elems.get(&tape.root(var)) == Some(&Elem::Bf16) {
             let halves: Vec<half::bf16> = bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
                 .into_iter()
                 .map(half::bf16::from_f32)
                 .collect();
-            self.arena.upload(cuda, offset, &halves)?;
+            let bytes = bytemuck::cast_slice(&halves);
+            self.staging.write(place, offset, bytes)?;
         } else {
-            self.arena.upload(cuda, offset, bytes)?;
+            self.staging.write(place, offset, bytes)?;
         }
         Ok(())
     }
