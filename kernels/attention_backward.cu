@@ -267,7 +267,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(
     const Operands x, View<TX> dq, View<TX> dk, View<TX> dv, int heads, int queries, int keys, int parts, int p, int s,
     int width) {
     int i = blockIdx.x;
-    const int c0 = i % parts * 64, block = i / parts % (queries + keys);
+    [[maybe_unused]] const int c0 = i % parts * 64;
+    const int block = i / parts % (queries + keys);
     i /= parts * (queries + keys);
     const int head = i % heads, n = i / heads;
     const Head rows(x, n, head, p, s, width);

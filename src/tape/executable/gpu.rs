@@ -4,7 +4,7 @@ use super::DeviceError;
 use crate::device::Gpu;
 use crate::device::cuda::{
     Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Operands, Precision, Program,
-    Staging, View, stored,
+    Returns, Staging, View, stored,
 };
 use crate::device::memory::align_up;
 use crate::device::view::Layout;
@@ -22,6 +22,7 @@ pub(super) struct GpuEngine {
     gpu: Gpu,
     arena: DeviceBuffer,
     staging: Staging,
+    returns: Option<Returns>,
     /// Where each input begins in a staging slot.
     places: HashMap<Var, usize>,
     elems: HashMap<Var, Elem>,
@@ -90,6 +91,7 @@ impl GpuEngine {
         let engine = Self {
             staging: Staging::new(&gpu.cuda, bytes)?,
             places,
+            returns: None,
             offsets: self::offsets(tape, &plan),
             gpu,
             arena,
@@ -241,6 +243,33 @@ impl GpuEngine {
             }
         }
         Ok(out)
+    }
+
+    /// Queues the copy of `vars`, dense f32 tensors, to the host.
+    pub fn fetch(&mut self, tape: &Tape, plan: &Plan, vars: &[Var]) -> Result<(), DeviceError> {
+        if self.returns.is_none() {
+            let piece = |&var: &Var| {
+                let root = tape.root(var);
+                assert_eq!(self.elems.get(&root), Some(&Elem::F32), "a result in f32");
+                let layout = tape.layout(var);
+                let offset = plan.offset(root).unwrap_or_default() + 4 * layout.offset;
+                [offset, 4 * layout.len()]
+            };
+            let pieces = vars.iter().map(piece).collect();
+            self.returns = Some(Returns::new(&self.gpu.cuda, pieces)?);
+        }
+        match &mut self.returns {
+            Some(returns) => Ok(returns.fetch(&self.arena)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What was fetched `age` runs before the last.
+    pub fn fetched(&mut self, age: usize) -> Result<Vec<f32>, DeviceError> {
+        match &mut self.returns {
+            Some(returns) => Ok(bytemuck::pod_collect_to_vec(returns.get(age)?)),
+            None => Ok(Vec::new()),
+        }
     }
 
     pub fn poison(&mut self) -> Result<(), DeviceError> {

@@ -11,6 +11,7 @@ use crate::device::cuda::CudaError;
 use crate::device::pool::Pool;
 use cpu::CpuEngine;
 use gpu::GpuEngine;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,8 @@ pub struct Executable {
     plan: Plan,
     engine: Engine,
     pool: Arc<Pool>,
+    /// Results of the CPU's runs that were not collected yet; empty lists on a GPU.
+    started: VecDeque<Vec<f32>>,
 }
 
 impl Executable {
@@ -74,6 +77,7 @@ impl Executable {
             plan,
             engine,
             pool,
+            started: VecDeque::new(),
         })
     }
 
@@ -169,6 +173,52 @@ impl Executable {
         match &self.engine {
             Engine::Cpu(cpu) => Ok(cpu.read(offset, layout)),
             Engine::Gpu(gpu) => gpu.read(root, offset, layout),
+        }
+    }
+
+    /// Runs every node once, as [`Executable::run`] does, and keeps the results `vars` for
+    /// [`Executable::collect`], which need not wait for them now. `vars` is the same at every call.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn start(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+        vars: &[Var],
+    ) -> Result<(), DeviceError> {
+        assert!(self.started.len() < 2, "two steps are under way already");
+        self.run(state, weights)?;
+        let results = match &mut self.engine {
+            Engine::Cpu(_) => {
+                let read = vars.iter().map(|&v| self.read(v));
+                read.collect::<Result<Vec<_>, _>>()?.concat()
+            }
+            Engine::Gpu(gpu) => {
+                gpu.fetch(&self.tape, &self.plan, vars)?;
+                Vec::new()
+            }
+        };
+        self.started.push_back(results);
+        Ok(())
+    }
+
+    /// Number of runs started whose results were not collected: at most two.
+    pub fn under_way(&self) -> usize {
+        self.started.len()
+    }
+
+    /// The results of the oldest run that was started, one after the other; `None` if there is none.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn collect(&mut self) -> Result<Option<Vec<f32>>, DeviceError> {
+        let Some(results) = self.started.pop_front() else {
+            return Ok(None);
+        };
+        match &mut self.engine {
+            Engine::Cpu(_) => Ok(Some(results)),
+            Engine::Gpu(gpu) => Ok(Some(gpu.fetched(self.started.len())?)),
         }
     }
 
