@@ -51,11 +51,23 @@ pub enum Arena {
     Counters,
 }
 
+impl Arena {
+    /// All of them.
+    pub const ALL: [Self; ARENAS] = [
+        Self::Params,
+        Self::Grads,
+        Self::AdamM,
+        Self::AdamV,
+        Self::Ema,
+        Self::Counters,
+    ];
+}
+
 /// Number of [`Arena`]s.
 pub const ARENAS: usize = 6;
 
 /// How a tensor comes to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Made by a node, dead after its last use.
     Temp,

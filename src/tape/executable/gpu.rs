@@ -1,6 +1,7 @@
 //! A planned tape on a CUDA device: launches made once, replayed as a graph.
 
 use super::DeviceError;
+use super::checked::Numbers;
 use crate::device::Gpu;
 use crate::device::cuda::{
     Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Operands, Precision, Program,
@@ -10,7 +11,7 @@ use crate::device::memory::align_up;
 use crate::device::view::Layout;
 use crate::tape::plan::{Interval, Plan};
 use crate::tape::state::{DeviceState, State};
-use crate::tape::{ARENAS, Arena, Kind, Tape, Var};
+use crate::tape::{ARENAS, Arena, DType, Kind, Tape, Var};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -33,6 +34,8 @@ pub(super) struct GpuEngine {
     /// One program for each arena that weights were read from, with the addresses it was made for.
     programs: Vec<(Arena, Bases, Program)>,
     changes_state: bool,
+    /// The program that runs node by node.
+    current: Option<usize>,
 }
 
 /// Addresses of everything a program works on.
@@ -100,6 +103,7 @@ impl GpuEngine {
             lowering,
             programs: Vec::new(),
             changes_state,
+            current: None,
         };
         Ok((engine, plan))
     }
@@ -272,6 +276,60 @@ impl GpuEngine {
         }
     }
 
+    /// Makes everything ready to run node by node: state on the device, inputs copied.
+    pub fn begin_checked(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<(), DeviceError> {
+        self.with_program(tape, state, weights, |_, _| Ok(()))?;
+        self.current = self.programs.iter().position(|p| p.0 == weights);
+        Ok(())
+    }
+
+    /// Runs node `node` of the program that [`GpuEngine::begin_checked`] made ready.
+    pub fn run_node(&self, node: usize) -> Result<(), DeviceError> {
+        if let Some(i) = self.current {
+            self.programs[i].2.run_node(node)?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of `var` now.
+    pub fn numbers(
+        &self,
+        tape: &Tape,
+        state: &State,
+        weights: Arena,
+        var: Var,
+    ) -> Result<Numbers, DeviceError> {
+        let layout = tape.layout(var);
+        let float = tape.ty(var).dtype == DType::F32;
+        if let Kind::State(arena, offset) = *tape.kind(var) {
+            let arena = if arena == Arena::Params {
+                weights
+            } else {
+                arena
+            };
+            let mut bytes = vec![0_u8; 4 * layout.len()];
+            state.peek(arena, 4 * (offset + layout.offset), &mut bytes)?;
+            return Ok(if float {
+                Numbers::F32(bytemuck::pod_collect_to_vec(&bytes))
+            } else {
+                Numbers::Raw(bytes)
+            });
+        }
+        let root = tape.root(var);
+        let offset = self.offsets.get(&root).copied().unwrap_or_default();
+        if float {
+            return Ok(Numbers::F32(self.read(root, offset, layout)?));
+        }
+        let mut bytes = vec![0_u8; tape.ty(var).bytes()];
+        self.arena.download(&self.gpu.cuda, offset, &mut bytes)?;
+        Ok(Numbers::Raw(bytes))
+    }
+
     pub fn poison(&mut self) -> Result<(), DeviceError> {
         Ok(self.arena.fill(&self.gpu.cuda, 0xff)?)
     }
@@ -310,10 +368,10 @@ fn elements(tape: &Tape, precision: Precision) -> HashMap<Var, Elem> {
         .map(|root| {
             let ty = tape.ty(root);
             let elem = match ty.dtype {
-                crate::tape::DType::U8 => Elem::U8,
-                crate::tape::DType::U32 => Elem::U32,
-                crate::tape::DType::F32 if is_state(tape, root) => Elem::F32,
-                crate::tape::DType::F32 => {
+                DType::U8 => Elem::U8,
+                DType::U32 => Elem::U32,
+                DType::F32 if is_state(tape, root) => Elem::F32,
+                DType::F32 => {
                     let exact = exact.get(&root).copied().unwrap_or(false);
                     stored(precision, &ty.shape, exact)
                 }

@@ -1,7 +1,10 @@
 //! A planned tape with its memory on a device: runs a step as often as asked, without allocating.
 
+mod checked;
 mod cpu;
 mod gpu;
+
+pub use checked::NodeError;
 
 use super::plan::Plan;
 use super::state::State;
