@@ -88,7 +88,7 @@ pub fn run(command: BenchCommand) -> Result<()> {
     }
     .open()?;
     let pool = device.pool.clone();
-    let memory = setup.check_memory(pool.threads())?;
+    let memory = setup.check_memory(&device)?;
     let (mut times, flops) = if training {
         (train(&setup, args, &device)?, memory.flops)
     } else {

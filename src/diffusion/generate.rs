@@ -196,15 +196,15 @@ impl Generator {
         net: &UNet,
         conditioning: &Conditioning,
         batch: usize,
-        threads: usize,
-    ) -> Result<Plan, TapeError> {
+        device: &Device,
+    ) -> Result<Plan, GenerateError> {
         let (tape, _) = record(
             net,
             conditioning,
             Stream::LatentFresh,
             Self::shape(net, batch),
         )?;
-        Ok(Plan::new(&tape, threads))
+        Ok(Executable::plan_on(&tape, device)?)
     }
 
     /// FLOPs of one prediction.

@@ -378,10 +378,10 @@ impl Tape {
     }
 
     /// Adds op and scope to a shape rule's complaint.
-    pub(crate) fn error(&self, op: &str, m: Mismatch) -> TapeError {
+    pub(crate) fn error(&self, op: &'static str, m: Mismatch) -> TapeError {
         TapeError {
             scope: self.scope_name(),
-            op: op.to_string(),
+            op,
             what: m.what,
             expected: m.expected,
             found: m.found,

@@ -218,8 +218,8 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record(recipe, batch)?.0, threads))
+pub fn plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(&record(recipe, batch)?.0, device)?)
 }
 
 /// A training step, ready to run.
@@ -399,8 +399,11 @@ fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), 
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record_probe(recipe, batch)?.0, threads))
+pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(
+        &record_probe(recipe, batch)?.0,
+        device,
+    )?)
 }
 
 impl LossProbe {

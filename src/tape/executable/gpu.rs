@@ -47,29 +47,33 @@ struct Bases {
     half: u64,
 }
 
-impl GpuEngine {
-    /// Plans `tape`, compiles its kernels and allocates its activations.
-    pub fn new(tape: &Tape, gpu: Gpu) -> Result<(Self, Plan), DeviceError> {
+/// A tape planned for a GPU before anything is there: what it takes.
+pub(super) struct Draft {
+    pub plan: Plan,
+    elems: HashMap<Var, Elem>,
+    /// Byte offsets of the memory that ops asked for.
+    requests: Vec<usize>,
+    lowering: Lowering,
+    kernels: BTreeSet<Kernel>,
+}
+
+impl Draft {
+    /// Asks every op what it wants, with invented addresses.
+    pub fn new(tape: &Tape, gpu: &Gpu) -> Result<Self, CudaError> {
         let elems = elements(tape, gpu.precision);
         let mut lowering = Lowering::new(gpu.cuda.clone(), gpu.precision);
-        let bytes_of = |var: Var| {
-            let elem = elems.get(&var).copied();
-            tape.ty(var).len() * elem.map_or(tape.ty(var).dtype.bytes(), Elem::bytes)
-        };
+        let bytes_of = |var: Var| bytes_of(tape, &elems, var);
         let (first, _) = Plan::with(tape, bytes_of, &[]);
-        let offsets = offsets(tape, &first);
         let bases = Bases {
             activations: NOWHERE,
-            arenas: std::array::from_fn(|i| NOWHERE << 1 | (i as u64) << 36),
+            arenas: std::array::from_fn(|i| (NOWHERE << 1) + ((i as u64) << 36)),
             half: match gpu.precision {
                 Precision::Bf16 => NOWHERE << 2,
                 _ => 0,
             },
         };
-        lower(&mut lowering, tape, &elems, &offsets, &bases)?;
+        lower(&mut lowering, tape, &elems, &offsets(tape, &first), &bases)?;
         let launches = lowering.take_launches()?;
-        let kernels: BTreeSet<Kernel> = launches.into_iter().map(|l| l.1.kernel).collect();
-        gpu.cuda.prepare(&kernels, &*gpu.progress)?;
         let extras: Vec<Interval> = lowering
             .requests()
             .iter()
@@ -80,6 +84,33 @@ impl GpuEngine {
             })
             .collect();
         let (plan, requests) = Plan::with(tape, bytes_of, &extras);
+        Ok(Self {
+            plan,
+            elems,
+            requests,
+            lowering,
+            kernels: launches.into_iter().map(|l| l.1.kernel).collect(),
+        })
+    }
+}
+
+/// Bytes of the buffer of root `var` on the device.
+fn bytes_of(tape: &Tape, elems: &HashMap<Var, Elem>, var: Var) -> usize {
+    let elem = elems.get(&var).copied();
+    tape.ty(var).len() * elem.map_or(tape.ty(var).dtype.bytes(), Elem::bytes)
+}
+
+impl GpuEngine {
+    /// Plans `tape`, compiles its kernels and allocates its activations.
+    pub fn new(tape: &Tape, gpu: Gpu) -> Result<(Self, Plan), DeviceError> {
+        let Draft {
+            plan,
+            elems,
+            requests,
+            lowering,
+            kernels,
+        } = Draft::new(tape, &gpu)?;
+        gpu.cuda.prepare(&kernels, &*gpu.progress)?;
         let arena = DeviceBuffer::new(&gpu.cuda, plan.peak_bytes, "the step's activations")?;
         let changes_state = tape
             .nodes()
@@ -89,13 +120,13 @@ impl GpuEngine {
         let mut places = HashMap::new();
         for var in tape.inputs() {
             places.insert(var, bytes);
-            bytes += align_up(bytes_of(var));
+            bytes += align_up(bytes_of(tape, &elems, var));
         }
         let engine = Self {
             staging: Staging::new(&gpu.cuda, bytes)?,
-            places,
             returns: None,
-            offsets: self::offsets(tape, &plan),
+            places,
+            offsets: offsets(tape, &plan),
             gpu,
             arena,
             elems,

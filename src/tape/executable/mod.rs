@@ -84,6 +84,17 @@ impl Executable {
         })
     }
 
+    /// The plan of `tape` on `device`, without allocating or compiling anything.
+    ///
+    /// # Errors
+    /// A GPU that cannot run an op.
+    pub fn plan_on(tape: &Tape, device: &Device) -> Result<Plan, DeviceError> {
+        match &device.gpu {
+            None => Ok(Plan::new(tape, device.pool.threads())),
+            Some(gpu) => Ok(gpu::Draft::new(tape, gpu)?.plan),
+        }
+    }
+
     /// The tape.
     pub fn tape(&self) -> &Tape {
         &self.tape
