@@ -207,6 +207,14 @@ impl Generator {
         Ok(Executable::plan_on(&tape, device)?)
     }
 
+    /// Seconds that the device takes for one prediction under `weights`, of whatever the inputs hold.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn clock(&mut self, state: &mut State, weights: Arena) -> Result<f64, DeviceError> {
+        Ok(self.exe.run_clocked(state, weights)?.as_secs_f64())
+    }
+
     /// FLOPs of one prediction.
     pub fn flops(&self) -> u64 {
         self.exe.plan().flops

@@ -331,6 +331,20 @@ impl TrainStep {
         }))
     }
 
+    /// Runs the step on `batch` and waits: the seconds that the device took.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run_clocked(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<f64, DeviceError> {
+        self.feed(batch, rates)?;
+        Ok(self.exe.run_clocked(state, Arena::Params)?.as_secs_f64())
+    }
+
     /// [`TrainStep::run`], and the time of each node with its scope and op.
     ///
     /// # Errors

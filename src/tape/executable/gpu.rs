@@ -216,6 +216,20 @@ impl GpuEngine {
         self.with_program(tape, state, weights, |program, gpu| program.run(gpu.graph))
     }
 
+    pub fn run_clocked(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Duration, DeviceError> {
+        let mut time = Duration::ZERO;
+        self.with_program(tape, state, weights, |program, gpu| {
+            time = program.run_clocked(gpu.graph)?;
+            Ok(())
+        })?;
+        Ok(time)
+    }
+
     pub fn run_timed(
         &mut self,
         tape: &Tape,

@@ -16,7 +16,7 @@ use cpu::CpuEngine;
 use gpu::GpuEngine;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The system has no memory left for a buffer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -122,6 +122,25 @@ impl Executable {
                 Ok(())
             }
             Engine::Gpu(gpu) => gpu.run(&self.tape, state, weights),
+        }
+    }
+
+    /// [`Executable::run`], and waits: the time the device took, without what the host did before and after.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn run_clocked(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Duration, DeviceError> {
+        match &mut self.engine {
+            Engine::Cpu(cpu) => {
+                let start = Instant::now();
+                cpu.run(&self.tape, state, weights, |_, _| ());
+                Ok(start.elapsed())
+            }
+            Engine::Gpu(gpu) => gpu.run_clocked(&self.tape, state, weights),
         }
     }
 
