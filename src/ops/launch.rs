@@ -1,6 +1,7 @@
 //! Launch shapes that the kernels of several ops share.
 
-use crate::device::cuda::{Limits, View};
+use crate::device::cuda::{Call, Limits, Unsupported, View};
+use crate::gmm::ngmg::Kernel;
 
 /// Threads of a block.
 pub const THREADS: usize = 256;
@@ -77,4 +78,44 @@ impl Columns {
     pub fn shared(&self) -> usize {
         4 * self.vector * (THREADS / self.lanes + 1) * self.lanes
     }
+}
+
+/// A kernel matrix on a uniform grid (`kernels/window.cuh`).
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Address of the entries at distances 0..=R.
+    pub taps: u64,
+    /// Address of kappa.
+    pub scales: u64,
+    /// There is a kappa for each row.
+    pub per_row: bool,
+    /// R.
+    pub radius: usize,
+}
+
+impl Window {
+    /// Puts `kernel` on the device, as far as its entries are not zero in f32.
+    ///
+    /// # Errors
+    /// It is not on a uniform grid.
+    pub fn new(call: &mut Call<'_>, kernel: &Kernel) -> Result<Self, Unsupported> {
+        let off_grid = || Unsupported("a kernel off a uniform grid has no CUDA form".into());
+        let (taps, scales) = kernel.taps().ok_or_else(off_grid)?;
+        let mut taps: Vec<f32> = taps.iter().map(|&t| t as f32).collect();
+        while taps.len() > 1 && taps.last() == Some(&0.0) {
+            taps.pop();
+        }
+        let scales: Vec<f32> = scales.iter().map(|&s| s as f32).collect();
+        Ok(Self {
+            taps: call.table(&taps),
+            scales: call.table(&scales),
+            per_row: scales.len() > 1,
+            radius: taps.len() - 1,
+        })
+    }
+}
+
+/// Threads that make four outputs each of a row of `n` numbers.
+pub fn window_threads(n: usize) -> usize {
+    n.div_ceil(4).next_multiple_of(32).clamp(32, THREADS)
 }
