@@ -264,8 +264,9 @@ using namespace simt;
 
 // `queries` and `keys` blocks of 64 of each, `parts` blocks of 64 channels of a head (1 on tensor cores).
 extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(
-    const Operands x, View<TX> dq, View<TX> dk, View<TX> dv, int heads, int queries, int keys, int parts, int p, int s,
-    int width) {
+    View<const TX> q, View<const TX> k, View<const TX> v, View<const TX> o, View<const float> lse, View<const TX> d_out,
+    View<TX> dq, View<TX> dk, View<TX> dv, int heads, int queries, int keys, int parts, int p, int s, int width) {
+    const Operands x = {q, k, v, o, lse, d_out};
     int i = blockIdx.x;
     [[maybe_unused]] const int c0 = i % parts * 64;
     const int block = i / parts % (queries + keys);
