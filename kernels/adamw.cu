@@ -1,5 +1,5 @@
-// Clipping by the global norm, AdamW with decoupled decay (Loshchilov & Hutter, ICLR 2019) and the moving average
-// of the weights, over flat f32 arenas that are aligned to 16 bytes. Rounds as src/device/vector.rs does: the same bits.
+// Clipping by the global norm, AdamW with decoupled decay (Loshchilov & Hutter, ICLR 2019) and the moving average of
+// the weights, over flat f32 arenas that are aligned to 16 bytes. Rounds as src/device/vector.rs does: the same bits.
 //
 //   global_norm         part [gridDim.x] (f64): a block's sum of squares. Grid: fixed by `count` and the device.
 //   global_norm_finish  out [2]: the norm, and the factor that clips it to `clip` (no clipping if clip < 0; 0 if the
@@ -7,7 +7,7 @@
 //   adamw_begin         counters [2] (updates made, skipped) and corrections [2] = 1 / (1 - beta1^k),
 //                       1 / sqrt(1 - beta2^k). One thread.
 //   adamw               w, m, v, average and, with COPY, the bf16 copy of w in the same order. rates [2]: learning
-//                       rate, decay of the average.
+//                       rate, decay of the average; fresh = 1 - beta, rounded once, by the host.
 //
 // Bytes per weight: 4 for the norm; 36, or 38 with COPY, for the update. Everything that changes from step to step
 // lies on the device, so the launches never change.
@@ -76,28 +76,25 @@ extern "C" __global__ void adamw_begin(const float *norm, u32 *counters, float *
     corrections[1] = (float)(1. / sqrt(1. - power(beta2, k)));
 }
 
-// beta, 1 - beta (rounded once, by the host) of both moments.
-struct AdamW {
-    float beta1, fresh1, beta2, fresh2, eps, decay;
-};
-
 // Products and sums rounded one by one, so that every device agrees with the CPU.
 __device__ __forceinline__ float blend(float a, float x, float b, float y) {
     return __fadd_rn(__fmul_rn(a, x), __fmul_rn(b, y));
 }
 
 extern "C" __global__ void adamw(const float *grads, const float *norm, const float *rates, const float *corrections,
-                                 float *w, float *m, float *v, float *average, bf16 *copy, AdamW k, i64 count) {
+                                 float *w, float *m, float *v, float *average, bf16 *copy, float beta1, float fresh1,
+                                 float beta2, float fresh2, float eps, float decay, i64 count) {
     float clip = norm[1];
     if (clip == 0.f) return;
     float lr = rates[0], keep = rates[1], fresh = __fsub_rn(1.f, keep), first = corrections[0], second = corrections[1];
-    float shrink = __fsub_rn(1.f, __fmul_rn(lr, k.decay));
+    float shrink = __fsub_rn(1.f, __fmul_rn(lr, decay));
     i64 step = (i64)gridDim.x * blockDim.x * 4;
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < count; i += step) {
         float gs[4] = {}, ws[4] = {}, ms[4] = {}, vs[4] = {}, es[4] = {};
         bool whole = i + 4 <= count;
         if (whole) {
-            load<4>(grads + i, gs), load<4>(w + i, ws), load<4>(m + i, ms), load<4>(v + i, vs), load<4>(average + i, es);
+            load<4>(grads + i, gs), load<4>(w + i, ws), load<4>(average + i, es);
+            load<4>(m + i, ms), load<4>(v + i, vs);
         } else {
 #pragma unroll
             for (int j = 0; j < 3; ++j)
@@ -107,9 +104,9 @@ extern "C" __global__ void adamw(const float *grads, const float *norm, const fl
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             float g = __fmul_rn(gs[j], clip);
-            ms[j] = blend(k.beta1, ms[j], k.fresh1, g);
-            vs[j] = blend(k.beta2, vs[j], k.fresh2, __fmul_rn(g, g));
-            float root = __fadd_rn(__fmul_rn(__fsqrt_rn(vs[j]), second), k.eps);
+            ms[j] = blend(beta1, ms[j], fresh1, g);
+            vs[j] = blend(beta2, vs[j], fresh2, __fmul_rn(g, g));
+            float root = __fadd_rn(__fmul_rn(__fsqrt_rn(vs[j]), second), eps);
             float move = __fdiv_rn(__fmul_rn(ms[j], first), root);
             ws[j] = __fsub_rn(__fmul_rn(ws[j], shrink), __fmul_rn(lr, move));
             es[j] = blend(keep, es[j], fresh, ws[j]);

@@ -1,14 +1,14 @@
 // Losses of K attributes' logits with their gradients (paper Eq. 16-18, repaired; the formulas stand in
-// src/gmm/entropy.rs): p = sigmoid(z), q = 1 - p, e = y q - (1 - y) p, u = M max(e, 0), v = M max(-e, 0), or u = M |e| (gated).
-// The factors made of u and v are constants: no gradient flows through them.
+// src/gmm/entropy.rs): p = sigmoid(z), q = 1 - p, e = y q - (1 - y) p, u = M max(e, 0), v = M max(-e, 0), or u = M |e|
+// (gated). The factors made of u and v are constants: no gradient flows through them.
 //
-// logits: View<TZ> [n, 1, k], attributes: View<u8> [n, 1, k] (0 or 1), grad: View<TD> [n, 1, k]; M: taps [radius + 1] and
-// scales (one, or one for each row), window.cuh. A block makes 4 THREADS attributes of a sample.
+// logits: View<TZ> [n, 1, k], attributes: View<u8> [n, 1, k] (0 or 1), grad: View<TD> [n, 1, k]; M: taps [radius + 1]
+// and scales (one, or one for each row), window.cuh. A block makes 4 THREADS attributes of a sample.
 //
 //   attribute_loss          grad, and part [n][tiles] (f64): the loss's sum over a block. Grid: (tiles, min(n, 65535)).
 //   attribute_softmax_rows  rows [n][3]: the largest logit, ln of the sum of e^(z - that), 1 / max(sum y, 1).
 //                           Grid: min(n, 65535).
-//   attribute_softmax       weight [n][k] = M (t - softmax)^+ or t, parts totals and part [n][tiles]. Grid as attribute_loss.
+//   attribute_softmax       weight [n][k] = M (t - softmax)^+ or t, and totals, part [n][tiles] as in attribute_loss.
 //   attribute_softmax_grad  grad = scale (softmax sum weight - weight). Grid as attribute_loss.
 //   attribute_loss_finish   samples: View<float> [n, 1, 1] = weight / k part; loss [1], their mean. One block.
 //
@@ -20,7 +20,7 @@
 #include "sums.cuh"
 #include "window.cuh"
 
-constexpr int GATED = 0, SPLIT = 2, TWO_SIDED = 3, LITERAL = 4;
+enum Variant { GATED, BCE, SPLIT, TWO_SIDED, LITERAL, SOFTMAX, SOFTMAX_CE };
 
 // M of the grid.
 struct Matrix {
@@ -28,6 +28,7 @@ struct Matrix {
     int radius, per_row;
 };
 
+#if VARIANT < 5  // not of a softmax
 // sigmoid(z), sigmoid(-z), ln(1 + e^-|z|).
 struct Logit {
     float z, p, q, l;
@@ -55,8 +56,10 @@ __device__ __forceinline__ void product(const Matrix &m, const TZ *z, const u8 *
         if (int j = first + 4 * threadIdx.x + i; j < k) out[i] *= m.scales[m.per_row ? j : 0];
 }
 
-extern "C" __global__ void attribute_loss(View<const TZ> logits, View<const u8> attributes, Matrix m, View<TD> grad,
-                                          double *part, float floor, float gain, float scale, int n, int k) {
+extern "C" __global__ void attribute_loss(View<const TZ> logits, View<const u8> attributes, const float *taps,
+                                          const float *scales, int radius, int per_row, View<TD> grad, double *part,
+                                          float floor, float gain, float scale, int n, int k) {
+    const Matrix m = {taps, scales, radius, per_row};
     __shared__ __align__(16) float shared[window_floats(4 * THREADS)];
     __shared__ double sums[32];
     int first = blockIdx.x * 4 * THREADS;
@@ -98,12 +101,14 @@ extern "C" __global__ void attribute_loss(View<const TZ> logits, View<const u8> 
         if (threadIdx.x == 0) part[(i64)sample * gridDim.x + blockIdx.x] = sum;
     }
 }
+#endif
 
 extern "C" __global__ void attribute_loss_finish(const double *part, View<float> samples, float *loss, double weight,
                                                  int n, int blocks, int k) {
     finish_loss(part, n, blocks, weight, (double)k, samples, loss);
 }
 
+#if VARIANT >= 5
 extern "C" __global__ void attribute_softmax_rows(View<const TZ> logits, View<const u8> attributes, float *rows, int n,
                                                   int k) {
     __shared__ double sums[32];
@@ -132,7 +137,9 @@ extern "C" __global__ void attribute_softmax_rows(View<const TZ> logits, View<co
 }
 
 extern "C" __global__ void attribute_softmax(View<const TZ> logits, View<const u8> attributes, const float *rows,
-                                             Matrix m, float *weight, double *totals, double *part, int n, int k) {
+                                             const float *taps, const float *scales, int radius, int per_row,
+                                             float *weight, double *totals, double *part, int n, int k) {
+    const Matrix m = {taps, scales, radius, per_row};
     __shared__ __align__(16) float shared[window_floats(4 * THREADS)];
     __shared__ double sums[32];
     int first = blockIdx.x * 4 * THREADS;
@@ -177,3 +184,4 @@ extern "C" __global__ void attribute_softmax_grad(View<const TZ> logits, const f
         }
     }
 }
+#endif

@@ -4,7 +4,7 @@
 // waves). 6 bytes per element.
 #include "common.cuh"
 
-extern "C" __global__ void cast(const float *from, bf16 *to, i64 count) {
+extern "C" __global__ void cast_bf16(const float *from, bf16 *to, i64 count) {
     i64 step = (i64)gridDim.x * blockDim.x * 4;
 #pragma unroll 2
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < count; i += step) {

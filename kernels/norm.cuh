@@ -2,8 +2,8 @@
 #pragma once
 #include "common.cuh"
 
-// stats [n][2 groups] (means, then 1 / deviations), gamma and beta [c], scale_shift [n][2 c] (if SCALE_SHIFT).
-// Macros: TG storage of gamma and beta, TS of scale and shift, SCALE_SHIFT = 0 | 1, VN = 1, 2, 4, 8: neighbours of gamma,
+// stats [n][2 groups] (means, then 1 / deviations), gamma and beta [c], scale_shift [n][2 c] (if SCALE_SHIFT). Macros:
+// TG storage of gamma and beta, TS of scale and shift, SCALE_SHIFT = 0 | 1, VN = 1, 2, 4, 8: neighbours of gamma,
 // beta, scale and shift that may be read at once.
 struct Norm {
     View<const float> stats;

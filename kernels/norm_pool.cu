@@ -1,10 +1,10 @@
 // Norm + SiLU + 2x2 mean, with the 2x2 mean of the raw input: the entry of a residual block that halves. And the
 // plain norm + activation.
 //
-// x: View<TX> [n, h, w, c]; norm_pool: y, raw: View<TY> [n, h / 2, w / 2, c]; norm_act: y like x. Coefficients:
-// norm.cuh. Grid: columns.cuh, with the rows of y. Reads x once, writes its outputs once.
+// x: View<TX> [n, h, w, c]; norm_pool: y: View<TY>, raw: View<TR> [n, h / 2, w / 2, c]; norm_act: y like x.
+// Coefficients: norm.cuh. Grid: columns.cuh, with the rows of y. Reads x once, writes its outputs once.
 //
-// Macros: TX, TY, TG, TS, VN, SCALE_SHIFT, SILU = 0 | 1, VX = 1, 2, 4, 8.
+// Macros: TX, TY, TR (raw), TG, TS, VN, SCALE_SHIFT, SILU = 0 | 1, VX = 1, 2, 4, 8.
 #include "columns.cuh"
 #include "norm.cuh"
 
@@ -13,9 +13,11 @@ __device__ __forceinline__ float activate(float a, float x, float b) {
     return SILU ? silu(u) : u;
 }
 
-extern "C" __global__ void norm_act(View<const TX> x, Norm norm, View<TY> y, int rows, int lanes, int blocks,
-                                    int span) {
-    Columns at(rows, norm.c, lanes, blocks, span);
+extern "C" __global__ void norm_act(View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
+                                    View<const TS> scale_shift, int c, int groups, View<TY> y, int rows, int lanes,
+                                    int blocks, int span) {
+    const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
+    Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;
     float a[VX], b[VX], mean[VX], rstd[VX];
     norm.coefficients<VX>(at.n, at.channel, a, b, mean, rstd);
@@ -29,9 +31,11 @@ extern "C" __global__ void norm_act(View<const TX> x, Norm norm, View<TY> y, int
     }
 }
 
-extern "C" __global__ void norm_pool(View<const TX> x, Norm norm, View<TY> y, View<TY> raw, int rows, int w,
-                                     int lanes, int blocks, int span) {
-    Columns at(rows, norm.c, lanes, blocks, span);
+extern "C" __global__ void norm_pool(View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
+                                     View<const TS> scale_shift, int c, int groups, View<TY> y, View<TR> raw, int rows,
+                                     int w, int lanes, int blocks, int span) {
+    const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
+    Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;
     float a[VX], b[VX], mean[VX], rstd[VX];
     norm.coefficients<VX>(at.n, at.channel, a, b, mean, rstd);

@@ -14,9 +14,9 @@ constexpr int window_floats(int outputs) {
 // sums[i] += out_(first + 4 thread + i), for 32 to 256 threads, all of which call. `value(i)` makes v_i for 0 <= i < n.
 //
 // A warp whose 128 outputs see few numbers that are not zero (the deficits of a one-hot target) adds those alone; else
-// each step of four distances costs two 16-byte loads without bank conflicts (one the same for the warp) and 16 FMA. Both
-// add an output's terms by rising i, so the bits are the same. WINDOW_SPAN terms are added first, then these sums:
-// relative to sum |taps v| the error is below (WINDOW_SPAN + 2 R / WINDOW_SPAN + 3) 2^-24.
+// each step of four distances costs two 16-byte loads without bank conflicts (one the same for the warp) and 16 FMA.
+// Both add an output's terms by rising i, so the bits are the same. WINDOW_SPAN terms are added first, then these
+// sums: relative to sum |taps v| the error is below (WINDOW_SPAN + 2 R / WINDOW_SPAN + 3) 2^-24.
 template <class Value>
 __device__ __forceinline__ void window_sum(const float *taps, int radius, int n, int first, const Value &value,
                                            float (&sums)[4], float *shared) {
