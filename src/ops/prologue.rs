@@ -4,6 +4,10 @@
 //! activated is ever stored. With mean mu and inverse deviation rho of the group,
 //! a = rho gamma (1 + s) and b = (beta - mu rho gamma)(1 + s) + t:  act = SiLU(a x + b).
 
+mod gpu;
+
+pub(super) use gpu::{NormArgs, table};
+
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::pool::Parts;
@@ -280,40 +284,6 @@ multiversion! {
     }
 }
 
-/// Address of the table of a norm for kernels, `[n][2][c]` f32: a, then b, of every sample and channel of
-/// a tensor of shape `x`; the norm's operands are inputs `first..`. The first node that asks for it fills
-/// it. 0 if there is no norm.
-pub(super) fn table(
-    call: &mut cuda::Call<'_>,
-    norm: Option<Norm>,
-    first: usize,
-    x: [usize; 4],
-) -> u64 {
-    let Some(norm) = norm else { return 0 };
-    let [n, _, _, c] = x;
-    let inputs: Vec<usize> = (first..first + 3 + usize::from(norm.scale_shift)).collect();
-    let (ab, fill) = call.shared("prologue_table", &inputs, 2 * n * c * 4);
-    if fill {
-        let scale_shift = norm.scale_shift.then(|| call.input(first + 3));
-        let kernel = cuda::Kernel::new("prologue", "prologue_table")
-            .define("TG", call.input(first + 1).elem)
-            .define("TS", scale_shift.map_or(cuda::Elem::F32, |s| s.elem))
-            .define("VN", 1)
-            .flag("SCALE_SHIFT", norm.scale_shift);
-        let args = cuda::Args::new()
-            .view(call.input(first))
-            .ptr(call.input(first + 1).pointer)
-            .ptr(call.input(first + 2).pointer)
-            .view_or_null(scale_shift)
-            .int(c)
-            .int(norm.groups)
-            .ptr(ab)
-            .int(n);
-        call.launch(kernel, [(n * c).div_ceil(256), 1, 1], 256, 0, args);
-    }
-    ab
-}
-
 /// Gradient of a [`Prologue`]. With u = a x + b, du = dact SiLU'(u), xhat = (x - mu) rho,
 /// P = sum du, Q = sum du xhat over a sample's pixels, e = gamma (1 + s), and M1, M2 the means of
 /// e P, e Q over the group:
@@ -390,6 +360,11 @@ impl Op for PrologueBackward {
                 sum_samples(sums, norm.scale_shift, column, call.output(1 + i), *mode);
             }
         }
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        self.launch(call);
+        Ok(())
     }
 }
 

@@ -18,4 +18,4 @@ pub use kernel::{Args, Elem, Kernel, Launch, View};
 pub use memory::DeviceBuffer;
 pub use nvrtc::{ADVICE, Image, Nvrtc, Source};
 pub use program::Program;
-pub use staging::Staging;
+pub use staging::{Returns, Staging};

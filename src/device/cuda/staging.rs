@@ -54,8 +54,34 @@ impl Drop for Pinned {
 
 struct Slot {
     memory: Pinned,
-    /// The stream has read the slot.
-    read: Option<CudaEvent>,
+    /// The stream has done what it does with the slot.
+    done: Option<CudaEvent>,
+}
+
+impl Slot {
+    fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self, CudaError> {
+        let memory = Pinned::new(cuda, bytes)?;
+        Ok(Self { memory, done: None })
+    }
+
+    /// The stream has everything of this slot before it now.
+    fn mark(&mut self) -> Result<(), CudaError> {
+        let cuda = &self.memory.cuda;
+        let event = cuda.stream().record_event(None);
+        self.done = Some(cuda.check("mark a copy", event)?);
+        Ok(())
+    }
+
+    /// Waits until the stream has done with the slot.
+    fn wait(&mut self) -> Result<(), CudaError> {
+        match self.done.take() {
+            Some(done) => {
+                let waited = done.synchronize();
+                self.memory.cuda.check("run kernels", waited)
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The two slots.
@@ -73,13 +99,9 @@ impl Staging {
     /// # Errors
     /// The driver's.
     pub fn new(cuda: &Arc<Cuda>, bytes: usize) -> Result<Self, CudaError> {
-        let slot = || -> Result<Slot, CudaError> {
-            let memory = Pinned::new(cuda, bytes)?;
-            Ok(Slot { memory, read: None })
-        };
         Ok(Self {
             cuda: cuda.clone(),
-            slots: [slot()?, slot()?],
+            slots: [Slot::new(cuda, bytes)?, Slot::new(cuda, bytes)?],
             current: 0,
             waiting: Vec::new(),
         })
@@ -91,9 +113,7 @@ impl Staging {
     /// The driver's.
     pub fn write(&mut self, at: usize, to: usize, bytes: &[u8]) -> Result<(), CudaError> {
         let slot = &mut self.slots[self.current];
-        if let Some(read) = slot.read.take() {
-            self.cuda.check("wait for a copy", read.synchronize())?;
-        }
+        slot.wait()?;
         slot.memory.as_mut_slice()[at..at + bytes.len()].copy_from_slice(bytes);
         self.waiting.retain(|w| w[0] != at);
         self.waiting.push([at, to, bytes.len()]);
@@ -114,14 +134,13 @@ impl Staging {
         for [at, to, bytes] in self.waiting.drain(..) {
             assert!(to + bytes <= buffer.bytes(), "input past the end");
             let from = &slot.memory.as_slice()[at..at + bytes];
-            // SAFETY: inside both; the slot is not written again before `read` has happened.
+            // SAFETY: inside both; the slot is not written again before it is done.
             let copied = unsafe {
                 result::memcpy_htod_async(buffer.pointer() + to as u64, from, stream.cu_stream())
             };
             self.cuda.check("copy an input", copied)?;
         }
-        let read = self.cuda.check("mark a copy", stream.record_event(None))?;
-        slot.read = Some(read);
+        slot.mark()?;
         self.current ^= 1;
         Ok(())
     }
@@ -130,6 +149,73 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // The slots' memory goes next: nothing may still be reading it.
+        let _ = self.cuda.synchronize();
+    }
+}
+
+/// Results on their way from the device: copied by the stream into page-locked slots, and read when the
+/// host needs them, which may be a step later.
+pub struct Returns {
+    cuda: Arc<Cuda>,
+    /// Position in the device's buffer and size of each result.
+    pieces: Vec<[usize; 2]>,
+    slots: [Slot; 2],
+    next: usize,
+}
+
+impl Returns {
+    /// Room for two sets of `pieces`, each `[position in the device's buffer, bytes]`.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn new(cuda: &Arc<Cuda>, pieces: Vec<[usize; 2]>) -> Result<Self, CudaError> {
+        let bytes = pieces.iter().map(|p| p[1]).sum();
+        Ok(Self {
+            cuda: cuda.clone(),
+            pieces,
+            slots: [Slot::new(cuda, bytes)?, Slot::new(cuda, bytes)?],
+            next: 0,
+        })
+    }
+
+    /// Queues the copy of all pieces; they take the place of the set before the last.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn fetch(&mut self, buffer: &DeviceBuffer) -> Result<(), CudaError> {
+        self.cuda.bind()?;
+        let stream = self.cuda.stream();
+        let slot = &mut self.slots[self.next % 2];
+        slot.wait()?;
+        let mut rest = slot.memory.as_mut_slice();
+        for &[from, bytes] in &self.pieces {
+            assert!(from + bytes <= buffer.bytes(), "result past the end");
+            let (to, more) = rest.split_at_mut(bytes);
+            rest = more;
+            // SAFETY: inside both; the slot is not read before it is done.
+            let copied = unsafe {
+                result::memcpy_dtoh_async(to, buffer.pointer() + from as u64, stream.cu_stream())
+            };
+            self.cuda.check("copy a result", copied)?;
+        }
+        slot.mark()?;
+        self.next += 1;
+        Ok(())
+    }
+
+    /// The pieces of the set fetched `age` sets before the last (0 or 1), one after the other.
+    ///
+    /// # Errors
+    /// What a kernel did wrong.
+    pub fn get(&mut self, age: usize) -> Result<&[u8], CudaError> {
+        let slot = &mut self.slots[(self.next + 1 - age) % 2];
+        slot.wait()?;
+        Ok(slot.memory.as_slice())
+    }
+}
+
+impl Drop for Returns {
+    fn drop(&mut self) {
         let _ = self.cuda.synchronize();
     }
 }
