@@ -1,17 +1,17 @@
-// Attention of pixels to tokens and pixels: per head, o = softmax(q K^T / sqrt(d)) V, and the log-sum-exp of each row of
-// scores, which is all that the way back needs of them.
+// Attention of pixels to tokens and pixels: per head, o = softmax(q K^T / sqrt(d)) V, and the log-sum-exp of each row
+// of scores, which is all that the way back needs of them.
 //
 // q, o [n, p, heads d]; k, v [n, s, heads d]; lse [n, p, heads] f32. The softmax is exact: keys come in blocks, a row's
 // running maximum is subtracted, and what was summed under an older maximum is scaled when it grows
 // (Milakov and Gimelshein 2018; Dao et al. 2022). Nothing quadratic is stored. 4 n p s heads d FLOP.
 //
-// Grid: one block per 64 queries of a head of a sample; of a head wider than 64 channels, in f32, one per 64 channels of
-// o, each of which repeats the scores.
+// Grid: one block per 64 queries of a head of a sample; of a head wider than 64 channels, in f32, one per 64 channels
+// of o, each of which repeats the scores.
 //
-// Macros: TX storage of q, k, v, o; VX neighbours that may be accessed at once. MMA 0: f32 products, 256 threads. MMA 1:
-// tensor cores, bf16 rows of 16-byte vectors (VX 8), 128 threads; DP d rounded up to a multiple of 16, up to 64; KB keys
-// at a time (a multiple of 16; all of them, where that is few, make it one pass); shared memory for 64 rows and twice
-// 2 KB rows (once, for one pass), DP + 8 bf16 each.
+// Macros: TX storage of q, k, v, o; VX neighbours that may be accessed at once. MMA 0: f32 products, 256 threads.
+// MMA 1: tensor cores, bf16 rows of 16-byte vectors (VX 8), 128 threads; DP d rounded up to a multiple of 16, up to
+// 64; KB keys at a time (a multiple of 16; all of them, where that is few, make it one pass); shared memory for 64
+// rows and twice 2 KB rows (once, for one pass), DP + 8 bf16 each.
 #include "attention.cuh"
 
 struct Head {
@@ -24,8 +24,10 @@ struct Head {
 #if MMA
 namespace tensor {
 
-// Turns scores into weights; `top` and `sum` are those of the rows lane / 4 and + 8, `out` is scaled to the new maximum.
-__device__ __forceinline__ void soften(Scores &scores, float (&top)[2], float (&sum)[2], Sums &out, int left, float scale) {
+// Turns scores into weights of the `left` keys; `top` and `sum` are those of the rows lane / 4 and + 8, `out` is scaled
+// to the new maximum.
+__device__ __forceinline__ void soften(
+    Scores &scores, float (&top)[2], float (&sum)[2], Sums &out, int left, float scale) {
     if (left < KB) {
 #pragma unroll
         for (int n = 0; n < KB / 8; ++n)
@@ -157,8 +159,8 @@ using namespace simt;
 
 // `blocks` blocks of 64 queries, `parts` blocks of 64 channels of a head (1 on tensor cores).
 extern "C" __global__ void __launch_bounds__(THREADS) attention(
-    View<const TX> q, View<const TX> k, View<const TX> v, View<TX> o, View<float> lse, int heads, int blocks, int parts, int p,
-    int s, int width) {
+    View<const TX> q, View<const TX> k, View<const TX> v, View<TX> o, View<float> lse, int heads, int blocks, int parts,
+    int p, int s, int width) {
     int i = blockIdx.x;
     [[maybe_unused]] const int c0 = i % parts * 64;
     const int q0 = i / parts % blocks * 64;

@@ -22,8 +22,8 @@ struct Rows {
 #include "mma.cuh"
 
 // Blocks of 64 rows by four warps of 16 rows each against blocks of KB rows; heads of up to DP channels (multiples of
-// 16, zeros behind the head's own). Rows in shared memory are DP bf16 and 16 bytes apart: an odd number of 16-byte units,
-// so that eight rows of an ldmatrix meet no bank conflict.
+// 16, zeros behind the head's own). Rows in shared memory are DP bf16 and 16 bytes apart: an odd number of 16-byte
+// units, so that eight rows of an ldmatrix meet no bank conflict.
 namespace tensor {
 
 constexpr int ROWS = 64, THREADS = 128, PITCH = DP * 2 + 16;
@@ -57,6 +57,7 @@ __device__ __forceinline__ void load_operand(Operand &a, u32 tile) {
 // scores = A B^T over channels, B the KB rows of a tile.
 __device__ __forceinline__ void products(Scores &scores, const Operand &a, u32 tile) {
     const int lane = threadIdx.x & 31;
+    const u32 from = tile + ((lane >> 4) * 8 + (lane & 7)) * PITCH + (lane >> 3 & 1) * 16;
 #pragma unroll
     for (int n = 0; n < KB / 16; ++n) {
 #pragma unroll
@@ -64,7 +65,7 @@ __device__ __forceinline__ void products(Scores &scores, const Operand &a, u32 t
 #pragma unroll
         for (int k = 0; k < DP / 16; ++k) {
             u32 b[4];
-            ldmatrix_x4(b, tile + (n * 16 + (lane >> 4) * 8 + (lane & 7)) * PITCH + (k * 2 + (lane >> 3 & 1)) * 16);
+            ldmatrix_x4(b, from + n * 16 * PITCH + k * 32);
             mma_bf16(scores[2 * n], a[k], b[0], b[1]);
             mma_bf16(scores[2 * n + 1], a[k], b[2], b[3]);
         }
@@ -75,6 +76,7 @@ __device__ __forceinline__ void products(Scores &scores, const Operand &a, u32 t
 // next one wants its left side: weights are rounded to bf16 and stay in registers.
 __device__ __forceinline__ void accumulate(Sums &sums, const Scores &weights, u32 tile) {
     const int lane = threadIdx.x & 31;
+    const u32 from = tile + ((lane >> 3 & 1) * 8 + (lane & 7)) * PITCH + (lane >> 4) * 16;
 #pragma unroll
     for (int k = 0; k < KB / 16; ++k) {
         u32 a[4];
@@ -84,7 +86,7 @@ __device__ __forceinline__ void accumulate(Sums &sums, const Scores &weights, u3
 #pragma unroll
         for (int n = 0; n < DP / 16; ++n) {
             u32 b[4];
-            ldmatrix_x4_trans(b, tile + (k * 16 + (lane >> 3 & 1) * 8 + (lane & 7)) * PITCH + (n * 2 + (lane >> 4)) * 16);
+            ldmatrix_x4_trans(b, from + k * 16 * PITCH + n * 32);
             mma_bf16(sums[2 * n], a, b[0], b[1]);
             mma_bf16(sums[2 * n + 1], a, b[2], b[3]);
         }

@@ -1,13 +1,14 @@
 // Gradients of q, k and v. With P = exp(q K^T / sqrt(d) - lse), rebuilt block by block, and D = rowsum(dO o):
 // dV = P^T dO, dS = P (dO V^T - D) / sqrt(d), dQ = dS K, dK = dS^T Q.
 //
-// Shapes as in attention.cu. One launch of blocks with two roles, so that every sum has one owner and one order, without
-// atomics: the first of a head own 64 queries and walk over the keys (dQ), the others own 64 keys and walk over the
-// queries (dK, dV). 14 n p s heads d FLOP instead of 10.
+// Shapes as in attention.cu. One launch of blocks with two roles, so that every sum has one owner and one order,
+// without atomics: the first of a head own 64 queries and walk over the keys (dQ), the others own 64 keys and walk over
+// the queries (dK, dV). 14 n p s heads d FLOP instead of 10.
 //
 // Macros: TX storage of everything but lse; VX neighbours that may be accessed at once. MMA 0: f32 products, 256
-// threads. MMA 1: tensor cores, bf16 rows of 16-byte vectors (VX 8), 128 threads; DP d rounded up to a multiple of 16, up
-// to 64; KB rows at a time (a multiple of 16); shared memory for 128 + 6 KB rows of DP + 8 bf16 each, and 2 KB floats.
+// threads. MMA 1: tensor cores, bf16 rows of 16-byte vectors (VX 8), 128 threads; DP d rounded up to a multiple of 16,
+// up to 64; KB rows at a time (a multiple of 16); shared memory for 128 + 6 KB rows of DP + 8 bf16 each, and 2 KB
+// floats.
 #include "attention.cuh"
 
 struct Operands {
@@ -35,7 +36,7 @@ constexpr u32 OWN = ROWS * PITCH, BLOCK = KB * PITCH;
 
 __device__ __forceinline__ u32 stage(int i) { return 2 * OWN + (i & 1) * 3 * BLOCK; }
 
-// sum += products of V channels.
+// sum + products of eight channels.
 __device__ __forceinline__ float add_products(float sum, const bf16 *a, const bf16 *b) {
     float x[8], y[8];
     load<8>(a, x);

@@ -31,8 +31,8 @@
 // FLOPs 2 N H W K (9 C + S). Bytes into a block and 64-byte chunk: 64 (IMAGES (ROWS + 2) (COLUMNS + 2) + 9 BN).
 //
 // @REGS@
-#include "conv2d.cuh"
-#include "mma.cuh"
+#define TP TW
+#include "conv2d_vector.cuh"
 
 #ifndef DGRAD
 #define DGRAD 0
@@ -74,9 +74,7 @@
 #define BLOCKS 1
 #endif
 
-constexpr bool TF32 = sizeof(TW) == 4;
-constexpr int V = 16 / sizeof(TW);   // elements of a 16-byte vector in shared memory
-constexpr int BC = 4 * V;            // channels of a chunk
+constexpr int BC = 4 * V;  // channels of a chunk
 constexpr int PIXELS = ROWS * COLUMNS, BM = IMAGES * PIXELS;
 constexpr int WARPS_M = BM / WM, WARPS_N = BN / WN, THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int HW = COLUMNS + 2, IMAGE = (ROWS + 2) * HW, HALO = IMAGES * IMAGE;
@@ -101,94 +99,76 @@ __device__ __forceinline__ int swizzle(int y, int x, int chunk) {
     return (y * HW + x) * 64 + ((chunk ^ key) << 4);
 }
 
-// `left` elements (at most V) as a vector of TW, zeros after them: for addresses that 16-byte copies cannot take.
-template <class T>
-__device__ __forceinline__ uint4 gather(const T *p, int left) {
-    float x[V];
-#pragma unroll
-    for (int e = 0; e < V; ++e) x[e] = e < left ? to_f32(p[e]) : 0.f;
-    if constexpr (TF32)
-        return make_uint4(__float_as_uint(x[0]), __float_as_uint(x[1]), __float_as_uint(x[2]), __float_as_uint(x[3]));
-    else
-        return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4 % V], x[5 % V]), pack_bf16(x[6 % V], x[7 % V]));
-}
-
-// `left` elements of a row to shared memory, at most V; zeros if there are none (`p` is not read then).
-template <bool WHOLE, class T>
-__device__ __forceinline__ void copy_vector(char *to, const T *base, i64 offset, int left) {
-    if constexpr (WHOLE && sizeof(T) == sizeof(TW))
-        copy_async_16(shared_address(to), base + (left > 0 ? offset : 0), left > 0);
-    else
-        *reinterpret_cast<uint4 *>(to) = gather(base + offset, left);
-}
-
 // The halo vectors of a thread: vector i is number threadIdx.x + i THREADS in (pixel, chunk) order.
 struct Halo {
-    int from[HALO_COPIES];  // offset in the tensor, of channel 0
+    int from[HALO_COPIES];  // offset in the tensor, of channel 0; 0 outside
     int to[HALO_COPIES];    // byte in shared memory
     u32 inside;             // bit i: the pixel lies in the image
+
+    static __device__ __forceinline__ bool exists(int i) { return (i + 1) * THREADS <= HALO * 4 || threadIdx.x + i * THREADS < HALO * 4; }
+    static __device__ __forceinline__ int image(int i) { return IMAGES == 1 ? 0 : (int)(threadIdx.x + i * THREADS) / 4 / IMAGE; }
+    static __device__ __forceinline__ int channel(int first) { return first + (threadIdx.x & 3) * V; }
 
     template <bool UP, class T>
     __device__ __forceinline__ void locate(const View<const T> &x, Place at, Size size) {
         inside = 0;
 #pragma unroll
         for (int i = 0; i < HALO_COPIES; ++i) {
-            int v = threadIdx.x + i * THREADS, pixel = v >> 2, image = pixel / IMAGE;
-            int hy = pixel % IMAGE / HW, hx = pixel % HW, y = at.y + hy - 1, q = at.x + hx - 1;
-            bool in = v < HALO * 4 && at.n + image < size.n && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
+            int pixel = (int)(threadIdx.x + i * THREADS) / 4, hy = pixel % IMAGE / HW, hx = pixel % HW;
+            int y = at.y + hy - 1, q = at.x + hx - 1;
+            bool in = exists(i) && at.n + image(i) < size.n && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
             int row = UP ? (y >> 1) * (size.w >> 1) + (q >> 1) : y * size.w + q;
-            from[i] = in ? row * x.ld + (IMAGES > 1 ? image * (int)x.sample : 0) : 0;
-            to[i] = image * IMAGE * 64 + swizzle(hy, hx, v & 3);
+            from[i] = in ? row * x.ld + image(i) * (int)x.sample : 0;
+            to[i] = image(i) * IMAGE * 64 + swizzle(hy, hx, threadIdx.x & 3);
             inside |= (u32)in << i;
         }
     }
 
-    static __device__ __forceinline__ bool exists(int i) { return (i + 1) * THREADS <= HALO * 4 || threadIdx.x + i * THREADS < HALO * 4; }
-
-    // Starts to copy the chunk from channel `first` on.
-    template <bool WHOLE, class T>
-    __device__ __forceinline__ void copy(char *halo, const T *x, int channels, int first) const {
-        int c = first + (threadIdx.x & 3) * V;
+    // Starts to copy the chunk from channel `first` on. Copies that are not WHOLE are activated at once.
+    template <bool WHOLE, bool ACT, class T>
+    __device__ __forceinline__ void copy(char *halo, const T *x, const float *ab, int channels, int first, Place at) const {
+        int c = channel(first), left = channels - c;
+        u32 mask = left > 0 ? inside : 0;
+        x += left > 0 ? c : 0;
 #pragma unroll
-        for (int i = 0; i < HALO_COPIES; ++i)
-            if (exists(i)) copy_vector<WHOLE>(halo + to[i], x, from[i] + c, inside >> i & 1 ? channels - c : 0);
+        for (int i = 0; i < HALO_COPIES; ++i) {
+            if (!exists(i)) continue;
+            if constexpr (WHOLE || !ACT || !(NORM || SILU)) {
+                copy_vector<WHOLE>(halo + to[i], x + from[i], mask >> i & 1 ? left : 0);
+            } else {
+                float v[V] = {};
+                if (mask >> i & 1) {
+#pragma unroll
+                    for (int e = 0; e < V; ++e)
+                        if (e < left) v[e] = to_f32(x[from[i] + e]);
+                    Coefficients(ab + (i64)(at.n + image(i)) * 2 * channels + c, channels, left).apply(v);
+#pragma unroll
+                    for (int e = 0; e < V; ++e)
+                        if (e >= left) v[e] = 0.f;
+                }
+                *reinterpret_cast<uint4 *>(halo + to[i]) = pack(v);
+            }
+        }
     }
 
-    // Activates what `copy` brought (ACT) and rounds it to tf32, in place.
-    template <bool ACT>
+    // Activates what a WHOLE copy brought (ACT) and rounds it to tf32, in place.
+    template <bool WHOLE, bool ACT>
     __device__ __forceinline__ void transform(char *halo, const float *ab, int channels, int first, Place at) const {
-        if constexpr (!(ACT && (NORM || SILU)) && !TF32) return;
-        int c = first + (threadIdx.x & 3) * V;
-        float a[V], b[V];
-        auto table = [&](int n) {
-            const float *p = ab + (i64)n * 2 * channels + c;
-#pragma unroll
-            for (int e = 0; e < V; ++e) a[e] = 1.f, b[e] = 0.f;
-            if (channels % 4 == 0) {
-                if (c < channels) load<4>(p, *(float(*)[4])a), load<4>(p + channels, *(float(*)[4])b);
-                if (V == 8 && c + 4 < channels) load<4>(p + 4, *(float(*)[4])(a + V - 4)), load<4>(p + channels + 4, *(float(*)[4])(b + V - 4));
-            } else {
-#pragma unroll
-                for (int e = 0; e < V; ++e)
-                    if (c + e < channels) a[e] = p[e], b[e] = p[channels + e];
-            }
-        };
-        if (ACT && NORM && IMAGES == 1) table(at.n);
+        constexpr bool ACTIVE = ACT && (NORM || SILU);
+        if constexpr (!WHOLE || !(ACTIVE || TF32)) return;
+        int c = channel(first), left = channels - c;
+        if (left <= 0) return;
+        ab += (i64)at.n * 2 * channels + c;
+        Coefficients table(ab, channels, ACTIVE ? left : 0);
 #pragma unroll
         for (int i = 0; i < HALO_COPIES; ++i) {
             if (!(inside >> i & 1)) continue;
-            if (ACT && NORM && IMAGES > 1) table(at.n + ((int)threadIdx.x + i * THREADS >> 2) / IMAGE);
             TW *p = reinterpret_cast<TW *>(halo + to[i]);
             float x[V];
             load<V>(p, x);
-#pragma unroll
-            for (int e = 0; e < V; ++e) {
-                if (ACT && NORM) x[e] = fmaf(a[e], x[e], b[e]);
-                if (ACT && SILU) x[e] = silu(x[e]);
-                if (ACT && (VX * (int)sizeof(TX) < 16 || sizeof(TX) != sizeof(TW) || V != VX) && c + e >= channels) x[e] = 0.f;
-                if (TF32) x[e] = __uint_as_float(to_tf32(x[e]));
-            }
-            if (!ACT || c < channels) store<V>(p, x);
+            if constexpr (ACTIVE && IMAGES > 1) table = Coefficients(ab + (i64)image(i) * 2 * channels, channels, left);
+            if constexpr (ACTIVE) table.apply(x);
+            *reinterpret_cast<uint4 *>(p) = pack(x);
         }
     }
 };
@@ -196,8 +176,8 @@ struct Halo {
 // The filter vectors of a thread, of one stage. Rows of a stage: fprop [r][BN results][BC channels], DGRAD
 // [r][BC channels][BN results], in either case as they lie in memory.
 struct Filter {
-    static constexpr int ROW = DGRAD ? BN / V : 4;    // vectors of a row
-    static constexpr int STEP = THREADS / ROW;        // rows between a thread's vectors
+    static constexpr int ROW = DGRAD ? BN / V : 4;        // vectors of a row
+    static constexpr int STEP = THREADS / ROW;            // rows between a thread's vectors
     static constexpr int PER = (DGRAD ? BC : BN) / STEP;  // vectors of a tap
 
     static __device__ __forceinline__ int row() { return threadIdx.x / ROW; }
@@ -209,20 +189,19 @@ struct Filter {
 
     // Column s of the chunk from channel `first` on, for results k0.. of `results`.
     static __device__ __forceinline__ void copy(char *filter, const TW *w, int channels, int results, int k0, int first, int s) {
-        constexpr bool WHOLE = VW == V;
+        int pitch = DGRAD ? results : channels;  // between taps
+        int inner = (DGRAD ? k0 : first) + vector() * V, outer = (DGRAD ? first : k0) + row();
+        int line[PER], left[PER];
+#pragma unroll
+        for (int p = 0; p < PER; ++p) {
+            left[p] = outer + p * STEP < (DGRAD ? channels : results) ? pitch - inner : 0;
+            line[p] = left[p] > 0 ? (outer + p * STEP) * 9 * pitch + inner : 0;
+        }
+        w += DGRAD ? (2 - s) * pitch : s * pitch;
 #pragma unroll
         for (int i = 0; i < FILTER_COPIES; ++i) {
-            int r = i / PER, line = row() + i % PER * STEP;
-            char *p = filter + to() + i * THREADS * 16;
-            if constexpr (DGRAD) {
-                int k = k0 + vector() * V;
-                i64 offset = ((i64)(first + line) * 9 + (8 - 3 * r - s)) * results + k;
-                copy_vector<WHOLE>(p, w, offset, first + line < channels ? results - k : 0);
-            } else {
-                int c = first + vector() * V;
-                i64 offset = (i64)(k0 + line) * 9 * channels + (3 * r + s) * channels + c;
-                copy_vector<WHOLE>(p, w, offset, k0 + line < results ? channels - c : 0);
-            }
+            int r = DGRAD ? 2 - i / PER : i / PER;
+            copy_vector<VW == V>(filter + to() + i * THREADS * 16, w + (line[i % PER] + 3 * r * pitch), left[i % PER]);
         }
     }
 
@@ -230,33 +209,24 @@ struct Filter {
     static __device__ __forceinline__ void copy_shortcut(char *filter, const TW *w, int channels, int results, int k0, int first) {
 #pragma unroll
         for (int v = threadIdx.x; v < BN * 4; v += THREADS) {
-            int k = k0 + (v >> 2), c = first + (v & 3) * V;
+            int k = k0 + (v >> 2), c = first + (v & 3) * V, left = k < results ? channels - c : 0;
             char *p = filter + (v >> 2) * 64 + (((v & 3) ^ (v >> 3 & 3)) << 4);
-            copy_vector<VS == V>(p, w, (i64)k * channels + c, k < results ? channels - c : 0);
+            copy_vector<VS == V>(p, left > 0 ? w + (k * channels + c) : w, left);
         }
     }
 
-    // Rounds what the thread copied to tf32.
+    // Rounds what the thread copied asynchronously to tf32.
     template <int COPIES>
     static __device__ __forceinline__ void transform(char *filter) {
 #pragma unroll
         for (int i = 0; i < COPIES; ++i) {
             float *p = reinterpret_cast<float *>(filter + to() + i * THREADS * 16);
-            float x[4];
-            load<4>(p, x);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) x[e] = __uint_as_float(to_tf32(x[e]));
-            store<4>(p, x);
+            float x[V];
+            load<V>(p, x);
+            *reinterpret_cast<uint4 *>(p) = pack(x);
         }
     }
 };
-
-__device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    if constexpr (TF32)
-        mma_tf32(d, a, b0, b1);
-    else
-        mma_bf16(d, a, b0, b1);
-}
 
 // A warp's part of the tile: addresses in shared memory and sums.
 struct Warp {
@@ -489,18 +459,18 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     int tiles_k = (k + BN - 1) / BN, tiles_x = (wd + COLUMNS - 1) / COLUMNS, tiles_y = (h + ROWS - 1) / ROWS;
     int tile = blockIdx.x / tiles_k, k0 = blockIdx.x % tiles_k * BN;
     const Place at = {tile / (tiles_x * tiles_y) * IMAGES, tile / tiles_x % tiles_y * ROWS, tile % tiles_x * COLUMNS};
-    constexpr bool WHOLE = VX == V, WHOLE_FROM = VR == V;
+    constexpr bool SAME = sizeof(TX) == sizeof(TW), WHOLE = VX == V && SAME, WHOLE_FROM = VR == V && sizeof(TR) == sizeof(TW);
     const TX *source = x.row(at.n, 0);
 
     // Chunks of the convolution (three stages each), then of the shortcut (one stage).
     int chunks = (c + BC - 1) / BC, total = chunks + (RESIDUAL == 3 ? (s + BC - 1) / BC : 0);
     Halo halo;
     halo.locate<UPSAMPLE>(x, at, size);
-    halo.copy<WHOLE>(halos, source, c, 0);
+    halo.copy<WHOLE, true>(halos, source, ab, c, 0, at);
     Filter::copy(filters, w, c, k, k0, 0, 0);
     copy_async_commit();
     copy_async_wait<0>();
-    halo.transform<true>(halos, ab, c, 0, at);
+    halo.transform<WHOLE, true>(halos, ab, c, 0, at);
 
     Warp warp;
     int column = 0, buffer = 0;
@@ -512,7 +482,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
         if constexpr (TF32) {
             if (shortcut) {
                 Filter::transform<(BN * 4 + THREADS - 1) / THREADS>(filters + buffer * FILTER_BYTES);
-                if (chunk > chunks) halo.transform<false>(here, ab, s, 0, at);
+                if (chunk > chunks) halo.transform<WHOLE_FROM, false>(here, ab, s, (chunk - chunks) * BC, at);
             } else {
                 Filter::transform<FILTER_COPIES>(filters + buffer * FILTER_BYTES);
             }
@@ -527,19 +497,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             Filter::copy_shortcut(filter, w2, s, k, k0, (following - chunks) * BC);
         if (column == 0) {
             if (chunk + 1 < chunks) {
-                halo.copy<WHOLE>(next, source, c, (chunk + 1) * BC);
+                halo.copy<WHOLE, true>(next, source, ab, c, (chunk + 1) * BC, at);
             } else if (RESIDUAL == 3 && chunk + 1 < total) {
                 if (chunk + 1 == chunks) halo.locate<false>(residual, at, size);
-                halo.copy<WHOLE_FROM>(next, residual.row(at.n, 0), s, (chunk + 1 - chunks) * BC);
+                halo.copy<WHOLE_FROM, false>(next, residual.row(at.n, 0), ab, s, (chunk + 1 - chunks) * BC, at);
             }
         }
         copy_async_commit();
         // Copied two stages ago; nobody else reads it before the next barrier.
         if (column == 2 && chunk + 1 < total) {
             if (chunk + 1 < chunks)
-                halo.transform<true>(next, ab, c, (chunk + 1) * BC, at);
+                halo.transform<WHOLE, true>(next, ab, c, (chunk + 1) * BC, at);
             else
-                halo.transform<false>(next, ab, s, 0, at);
+                halo.transform<WHOLE_FROM, false>(next, ab, s, 0, at);
         }
         u32 a = shared_address(here), b = shared_address(filters + buffer * FILTER_BYTES);
         if (shortcut)

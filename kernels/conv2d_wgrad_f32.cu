@@ -3,7 +3,8 @@
 //   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] act(x)[n,p+r-1,q+s-1,c],   db[k] = sum_{n,p,q} dy[n,p,q,k]
 //
 // x [N,H,W,C] (UPSAMPLE: [N,H/2,W/2,C], doubled after the activation), dy [N,H,W,K],
-// part f32 [splits][9 K C + K]: [K][3][3][C] of dw, then [K] of db; conv2d_wgrad_reduce adds the parts up.
+// part f32 [splits][9 K C + K, rounded up to 4]: [K][3][3][C] of dw, then [K] of db; conv2d_wgrad_reduce adds the
+// parts up.
 //
 // A block of 256 threads makes 64 K x 64 C of one filter row r (its three taps) over a contiguous range of pixel
 // steps; blockIdx.x = (K tile * C tiles + C tile) * 3 + r, blockIdx.y = split. A step is 4 x 8 pixels: dy
@@ -64,7 +65,8 @@ __device__ __forceinline__ void load_dy(float *to, View<const TY> dy, Place at, 
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS)
-    conv2d_wgrad_f32(View<const TX> x, const float *ab, View<const TY> dy, float *part, int n, int h, int w, int c, int k) {
+    conv2d_wgrad_f32(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k,
+                     float *part) {
     __shared__ alignas(16) float sx[ROWS * HALO * TILE];
     __shared__ alignas(16) float sy[ROWS * COLUMNS * TILE];
     const Size size = {n, h, w, c, k};
@@ -109,7 +111,7 @@ extern "C" __global__ void __launch_bounds__(THREADS)
         }
     }
 
-    part += (i64)blockIdx.y * (9 * c + 1) * k;
+    part += (i64)blockIdx.y * (((i64)(9 * c + 1) * k + 3) & ~3ll);
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
         int out = k0 + 4 * ty + i;

@@ -1,11 +1,12 @@
 // Input gradient of linear layers that share their input: dx = sum_i dy_i W_i.
 //
 // dy_i [n, rows, K_i], W_i [K_i, C], dx [n, rows, C]; rows of all samples are one list of M. The sets are one long
-// reduction, in index order. Grid: one block per tile of dx, column tiles of a row tile side by side. 2 M C sum(K) FLOP.
+// reduction, in index order. Grid: one block per tile of dx, column tiles of a row tile side by side.
+// 2 M C sum(K) FLOP; dy_i is read C / BN times from L2.
 //
-// Macros: TX, TY, TW storage of dx, dy, W; VX, VY, VW neighbours that may be accessed at once; ADD 1 adds to what is in dx;
-// SETS most sets of a launch. MMA 0: f32 products, tiles of 64x64, 256 threads. MMA 1: tensor cores (gemm.cuh), TY = TW with 16-byte rows;
-// BM, BN, WM, WN, STAGES, BLOCKS (blocks per multiprocessor).
+// Macros: TX, TY, TW storage of dx, dy, W; VX, VY, VW neighbours that may be accessed at once; SETS most sets of a
+// launch; ADD 1 adds to what is in dx. MMA 0: f32 products, tiles of 64x64, 256 threads. MMA 1: tensor cores
+// (gemm.cuh), TY = TW with 16-byte rows; BM, BN, WM, WN, STAGES, BLOCKS (blocks per multiprocessor).
 #include "linear.cuh"
 
 struct Set {

@@ -1,7 +1,7 @@
 //! Linear layers on a CUDA device: which form of a kernel, how it is cut into tiles, and its launches.
 
 use super::{Linear, LinearDgrad, LinearWgrad};
-use crate::device::cuda::{Args, Call, Elem, Kernel, Limits, Precision, Unsupported, View};
+use crate::device::cuda::{Args, Call, Elem, Kernel, Precision, Unsupported, View};
 use crate::ops::prologue::{self, Prologue};
 use crate::tape::backward::Mode;
 
@@ -39,11 +39,12 @@ const LARGE: Form = Form {
 };
 
 impl Form {
-    /// The form for a product, of whose tiles `tiles` says how many there are for an edge.
-    fn pick(tensor: bool, limits: Limits, tiles: impl Fn(usize) -> usize) -> Self {
+    /// The form for a product; `load` is the work of the busiest multiprocessor for an edge. A result of
+    /// a small tile costs about a quarter more: it takes twice the operands.
+    fn pick(tensor: bool, load: impl Fn(usize) -> usize) -> Self {
         match tensor {
             false => SCALAR,
-            true if tiles(LARGE.edge) >= limits.sms => LARGE,
+            true if 4 * load(LARGE.edge) <= 5 * load(SMALL.edge) => LARGE,
             true => SMALL,
         }
     }
@@ -174,8 +175,9 @@ impl Linear {
         };
         let rows = x.n() * x.rows();
         let columns = |edge: usize| ys.iter().map(|y| y.c().div_ceil(edge)).sum::<usize>();
-        let form = Form::pick(tensor, call.device(), |edge| {
-            rows.div_ceil(edge) * columns(edge)
+        let sms = call.device().sms;
+        let form = Form::pick(tensor, |edge| {
+            (rows.div_ceil(edge) * columns(edge)).div_ceil(sms) * edge * edge
         });
         let mut words = Vec::new();
         let mut first = 0;
@@ -236,8 +238,9 @@ fn launch_dgrad(call: &mut Call<'_>, sets: &[(View, View)], tensor: bool, add: b
     views.extend(&mut dys);
     let per_sample = merge(&mut views);
     let (rows, c) = (dx.n() * dx.rows(), dx.c());
-    let form = Form::pick(tensor, call.device(), |edge| {
-        rows.div_ceil(edge) * c.div_ceil(edge)
+    let sms = call.device().sms;
+    let form = Form::pick(tensor, |edge| {
+        (rows.div_ceil(edge) * c.div_ceil(edge)).div_ceil(sms) * edge * edge
     });
     let mut words = Vec::new();
     for (dy, (_, w)) in dys.iter().zip(sets) {
@@ -273,8 +276,8 @@ const STRETCH: usize = 256;
 
 /// How the rows of a weight gradient are cut, from shape and device alone: rows of a split, and splits.
 /// Splits are for multiprocessors that the tiles would leave idle.
-fn cut(rows: usize, tiles: usize, limits: Limits) -> (usize, usize) {
-    let splits = (limits.sms / tiles).clamp(1, rows.div_ceil(STRETCH));
+fn cut(rows: usize, tiles: usize, sms: usize) -> (usize, usize) {
+    let splits = (sms / tiles).clamp(1, rows.div_ceil(STRETCH));
     // A whole number of the deepest chunk.
     let stretch = rows.div_ceil(splits).next_multiple_of(32);
     (stretch, rows.div_ceil(stretch))
@@ -291,12 +294,13 @@ impl LinearWgrad {
             merge(&mut [&mut x, &mut dy])
         };
         let (rows, c, k) = (x.n() * x.rows(), x.c(), dy.c());
-        let limits = call.device();
+        let sms = call.device().sms;
         let tiles = |edge: usize| c.div_ceil(edge) * k.div_ceil(edge);
-        let form = Form::pick(tensor, limits, |edge| {
-            tiles(edge) * rows.div_ceil(2 * STRETCH)
+        let form = Form::pick(tensor, |edge| {
+            let (stretch, splits) = cut(rows, tiles(edge), sms);
+            (tiles(edge) * splits).div_ceil(sms) * stretch * edge * edge
         });
-        let (stretch, splits) = cut(rows, tiles(form.edge), limits);
+        let (stretch, splits) = cut(rows, tiles(form.edge), sms);
         let (dw, db) = (call.output(0), call.output(1));
         let add = self.modes.map(|mode| mode == Mode::Add);
         let (to, add_now) = if splits == 1 {
@@ -358,4 +362,60 @@ fn define(form: Form, prologue: Prologue, [x, dy, dw]: [View; 3]) -> Kernel {
         .flag("NORM", prologue.norm.is_some())
         .flag("SILU", prologue.silu);
     form.define(kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_cover_the_rows_once() {
+        for rows in [1, 31, 32, 255, 256, 257, 1000, 65_536] {
+            for tiles in [1, 3, 64, 1000] {
+                let (stretch, splits) = cut(rows, tiles, 128);
+                assert_eq!(stretch % 32, 0);
+                assert!(stretch * splits >= rows && stretch * (splits - 1) < rows);
+                assert!(splits == 1 || splits * tiles <= 128);
+            }
+        }
+    }
+
+    #[test]
+    fn samples_merge_only_where_their_rows_follow_each_other() {
+        let dense = View::dense(0, Elem::F32, [3, 2, 5, 4]);
+        let slice = View { ld: 7, ..dense };
+        let padded = View {
+            sample: 44,
+            ..dense
+        };
+        let wide = View {
+            ld: 9,
+            sample: 90,
+            ..dense
+        };
+        let (mut a, mut b) = (dense, wide);
+        assert_eq!(merge(&mut [&mut a, &mut b]), 30);
+        assert_eq!((b.shape, b.ld), ([1, 1, 30, 4], 9));
+        for other in [slice, padded] {
+            let (mut a, mut b) = (dense, other);
+            assert_eq!(merge(&mut [&mut a, &mut b]), 10);
+            assert_eq!((a, b), (dense, other));
+        }
+        // One row per sample: the samples are the rows.
+        let mut vectors = View {
+            sample: 12,
+            ..View::dense(0, Elem::F32, [6, 1, 1, 4])
+        };
+        assert_eq!(merge(&mut [&mut vectors]), 6);
+        assert_eq!((vectors.ld, vectors.rows()), (12, 6));
+    }
+
+    #[test]
+    fn runs_end_where_the_storage_changes() {
+        let mut elems = vec![Elem::F32; 50];
+        elems.extend([Elem::Bf16; 2]);
+        let lengths: Vec<usize> = runs(&elems, |e| *e).iter().map(|r| r.len()).collect();
+        assert_eq!(lengths, [48, 2, 2]);
+        assert_eq!([1, 2, 4, 5, 17, 48].map(capacity), [1, 4, 4, 16, 48, 48]);
+    }
 }
