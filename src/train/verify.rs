@@ -420,7 +420,7 @@ fn check_gradients(
     state: &State,
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
-    let peer = &meta["torch_float32_relative_error"];
+    let peer = &meta[limits.peer];
     let limit = f64::max(
         limits.gradient,
         2.0 * peer["worst_grad_tensor"].as_f64().unwrap_or(0.0),
