@@ -61,13 +61,20 @@ struct ColumnLoader {
     static constexpr int Q = COLS / VEC<T>, STEP = THREADS / Q, COUNT = CHUNK<T> / STEP;
     int col;
 
-    __device__ __forceinline__ ColumnLoader(int c0, int cols) : col(min(c0 + threadIdx.x % Q * VEC<T>, cols - VEC<T>)) {}
+    __device__ __forceinline__ ColumnLoader(int c0, int cols)
+        : col(min(c0 + threadIdx.x % Q * VEC<T>, cols - VEC<T>)) {}
     __device__ __forceinline__ static int first() { return threadIdx.x / Q; }
     __device__ __forceinline__ static u32 place() { return column_place<T, COLS>(first(), threadIdx.x % Q); }
     __device__ __forceinline__ void fetch(u32 tile, int i, const T *row, bool inside) const {
         copy_async_16(tile + place() + i * STEP * COLS * (int)sizeof(T), row + col, inside);
     }
 };
+
+__device__ __forceinline__ u32 load_word(u32 address) {
+    u32 x;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(x) : "r"(address) : "memory");
+    return x;
+}
 
 // Rounds what is not yet a tensor core's format; `rest` is what that cuts off, itself rounded.
 template <class T>
@@ -88,13 +95,14 @@ __device__ __forceinline__ void load_a(u32 (&a)[4], u32 (&rest)[4], u32 tile, in
     if constexpr (ROWS) {
         ldmatrix_x4(a, tile + row_place(m + (lane & 15), step * 2 + (lane >> 4)));
     } else if constexpr (sizeof(T) == 2) {
-        ldmatrix_x4_trans(a, tile + column_place<T, BM>(step * 16 + (lane >> 4) * 8 + (lane & 7), m / 8 + (lane >> 3 & 1)));
+        const int k = step * 16 + (lane >> 4) * 8 + (lane & 7);
+        ldmatrix_x4_trans(a, tile + column_place<T, BM>(k, m / 8 + (lane >> 3 & 1)));
     } else {
         const int k = step * 8 + (lane & 3);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int row = m + (lane >> 2) + (i & 1) * 8;
-            asm volatile("ld.shared.b32 %0, [%1];" : "=r"(a[i]) : "r"(tile + column_place<T, BM>(k + (i >> 1) * 4, row / 4) + row % 4 * 4));
+            a[i] = load_word(tile + column_place<T, BM>(k + (i >> 1) * 4, row / 4) + row % 4 * 4);
         }
     }
     round_fragment<T>(a, rest);
@@ -107,13 +115,14 @@ __device__ __forceinline__ void load_b(u32 (&b)[4], u32 tile, int n, int step) {
     if constexpr (ROWS) {
         ldmatrix_x4(b, tile + row_place(n + (lane >> 4) * 8 + (lane & 7), step * 2 + (lane >> 3 & 1)));
     } else if constexpr (sizeof(T) == 2) {
-        ldmatrix_x4_trans(b, tile + column_place<T, BN>(step * 16 + (lane >> 3 & 1) * 8 + (lane & 7), n / 8 + (lane >> 4)));
+        const int k = step * 16 + (lane >> 3 & 1) * 8 + (lane & 7);
+        ldmatrix_x4_trans(b, tile + column_place<T, BN>(k, n / 8 + (lane >> 4)));
     } else {
         const int k = step * 8 + (lane & 3);
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
             const int col = n + (lane >> 2) + (i >> 1) * 8;
-            asm volatile("ld.shared.b32 %0, [%1];" : "=r"(b[i]) : "r"(tile + column_place<T, BN>(k + (i & 1) * 4, col / 4) + col % 4 * 4));
+            b[i] = load_word(tile + column_place<T, BN>(k + (i & 1) * 4, col / 4) + col % 4 * 4);
         }
     }
     u32 rest[4];

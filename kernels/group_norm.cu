@@ -55,7 +55,8 @@ __device__ __forceinline__ void take_rows(const View<const TX> &x, const Columns
 }
 
 // Moments of the block's rows for each of its channels, left in shared memory: means at at(v, 0, x), M2 behind.
-__device__ __forceinline__ void block_moments(const View<const TX> &x, const Columns &at, float *means, float *m2s) {
+__device__ __forceinline__ void block_moments(const View<const TX> &x, const Columns &at, int c, float *means,
+                                              float *m2s) {
     Moments sum = {};
     if (at.inside) {
         int count = 0;
@@ -68,8 +69,10 @@ __device__ __forceinline__ void block_moments(const View<const TX> &x, const Col
     }
     __syncthreads();
     float share = 1.f / (float)(at.end - at.first);
+    int channels = c - (int)blockIdx.y * at.lanes * VX;
     for (int t = threadIdx.x; t < at.lanes * VX; t += blockDim.x) {
         int v = t / at.lanes, lane = t - v * at.lanes;
+        if (lane * VX + v >= channels) continue;
         float mean = 0.f, m2 = 0.f;
         for (int y = 0; y < at.height; ++y)
             if (int count = at.count(y)) mean = fmaf((float)count, means[at.at(v, y, lane)], mean);
@@ -97,7 +100,7 @@ extern "C" __global__ void group_norm(View<const TX> x, View<float> stats, int r
     extern __shared__ float shared[];
     Columns at(rows, c, lanes, 1, rows);
     float *means = shared, *m2s = shared + at.shared_floats();
-    block_moments(x, at, means, m2s);
+    block_moments(x, at, c, means, m2s);
     int width = c / groups, warps = blockDim.x / 32, lane = threadIdx.x % 32;
     int channels = min(lanes * VX, c - (int)blockIdx.y * lanes * VX);
     for (int g = threadIdx.x / 32; g < channels / width; g += warps) {
@@ -120,7 +123,7 @@ extern "C" __global__ void group_norm_partials(View<const TX> x, float2 *part, i
     extern __shared__ float shared[];
     Columns at(rows, c, lanes, blocks, span);
     float *means = shared, *m2s = shared + at.shared_floats();
-    block_moments(x, at, means, m2s);
+    block_moments(x, at, c, means, m2s);
     part += (i64)blockIdx.x * c;
     int first = blockIdx.y * lanes * VX;
     for (int t = threadIdx.x; t < min(lanes * VX, c - first); t += blockDim.x) {

@@ -52,7 +52,8 @@ struct Source {
     int fetched, activated;
     float a[VEC<TX>], b[VEC<TX>];
 
-    __device__ __forceinline__ Source(const Input &in, const Set &set, int m0, int k0) : ab(in.ab), fetched(0), activated(0) {
+    __device__ __forceinline__ Source(const Input &in, const Set &set, int m0, int k0)
+        : ab(in.ab), fetched(0), activated(0) {
         const Place first(m0, in.per_sample);
 #pragma unroll
         for (int i = 0; i < x.COUNT; ++i) {

@@ -7,7 +7,8 @@
 struct Place {
     int n, r, per_sample;
 
-    __device__ __forceinline__ Place(int m, int per_sample) : n(m / per_sample), r(m % per_sample), per_sample(per_sample) {}
+    __device__ __forceinline__ Place(int m, int per_sample)
+        : n(m / per_sample), r(m % per_sample), per_sample(per_sample) {}
     __device__ __forceinline__ Place operator+(int rows) const {
         Place at = *this;
         at.r += rows;

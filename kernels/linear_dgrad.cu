@@ -1,11 +1,12 @@
 // Input gradient of linear layers that share their input: dx = sum_i dy_i W_i.
 //
 // dy_i [n, rows, K_i], W_i [K_i, C], dx [n, rows, C]; rows of all samples are one list of M. The sets are one long
-// reduction, in index order. Grid: one block per tile of dx, column tiles of a row tile side by side. 2 M C sum(K) FLOP.
+// reduction, in index order. Grid: one block per tile of dx, column tiles of a row tile side by side.
+// 2 M C sum(K) FLOP; dy_i is read C / BN times from L2.
 //
 // Macros: TX, TY, TW storage of dx, dy, W; VX, VY, VW neighbours that may be accessed at once; SETS most sets of a
-// launch. MMA 0: f32 products, tiles of 64x64, 256 threads. MMA 1: tensor cores (gemm.cuh), TY = TW with 16-byte rows;
-// BM, BN, WM, WN, STAGES, BLOCKS (blocks per multiprocessor).
+// launch; ADD 1 adds to what is in dx. MMA 0: f32 products, tiles of 64x64, 256 threads. MMA 1: tensor cores
+// (gemm.cuh), TY = TW with 16-byte rows; BM, BN, WM, WN, STAGES, BLOCKS (blocks per multiprocessor).
 #include "linear.cuh"
 
 struct Set {
@@ -76,7 +77,13 @@ __device__ __forceinline__ void linear_dgrad(const Sets &sets, const View<TX> &d
     constexpr int E = VEC<TX>;
     finish<E>(sums, [&](int row, int col, float (&x)[E]) {
         col += c0;
-        if (m0 + row < shape.m && col < shape.c) store_some<VX>((first + row).in(dx), col, shape.c, x);
+        if (m0 + row >= shape.m || col >= shape.c) return;
+        TX *to = (first + row).in(dx);
+        float old[E] = {};
+        if constexpr (ADD) load_some<VX>(to, col, shape.c, old);
+#pragma unroll
+        for (int j = 0; j < E; ++j) x[j] += old[j];
+        store_some<VX>(to, col, shape.c, x);
     });
 }
 
@@ -114,9 +121,15 @@ __device__ __forceinline__ void linear_dgrad(const Sets &sets, const View<TX> &d
     const int col = c0 + first_col();
     if (col >= shape.c) return;
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-        if (m0 + first_row() + i < shape.m)
-            store4<width(VX)>((first + (first_row() + i)).in(dx), col, shape.c, sums[i]);
+    for (int i = 0; i < 4; ++i) {
+        if (m0 + first_row() + i >= shape.m) return;
+        TX *to = (first + (first_row() + i)).in(dx);
+        float old[4] = {};
+        if constexpr (ADD) load4<width(VX)>(to, col, shape.c, old);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sums[i][j] += old[j];
+        store4<width(VX)>(to, col, shape.c, sums[i]);
+    }
 }
 
 }  // namespace simt

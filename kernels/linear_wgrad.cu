@@ -1,8 +1,9 @@
 // Weight gradient of a linear layer: dW = dy^T act(x), db = column sums of dy.
 //
-// x [n, rows, C], dy [n, rows, K], dW [K, C], db [K], both f32. Rows of all samples are one list of M. Grid: x one block
-// per tile of dW, z one per stretch of rows ("split"). With one split the results go to dW and db, else to partial sums
-// [splits][K C] and [splits][K], which linear_wgrad_reduce adds in order: splits depend on shape and device only.
+// x [n, rows, C], dy [n, rows, K], dW [K, C], db [K], both f32. Rows of all samples are one list of M. Grid: x one
+// block per tile of dW, z one per stretch of rows ("split"). With one split the results go to dW and db, else to
+// partial sums [splits][K C] and [splits][K], which linear_wgrad_reduce adds in order: splits depend on shape and
+// device only.
 // The blocks of the first column tile sum dy's columns beside, on tensor cores as the product with a column of ones.
 // 2 M C K FLOP; x is read K / BM times, dy C / BN times.
 //
@@ -137,7 +138,8 @@ struct Loader {
     // Rows from m on, one for each 16 threads.
     __device__ __forceinline__ void fetch(int m) {
         m += threadIdx.x / 16;
-        const int at = threadIdx.x % 16 * 4, row = min(m, in.end - 1), n = row / in.per_sample, r = row - n * in.per_sample;
+        const int at = threadIdx.x % 16 * 4, row = min(m, in.end - 1);
+        const int n = row / in.per_sample, r = row - n * in.per_sample;
         load4<width(VY)>(in.dy.row(n, r), k0 + at, m < in.end ? in.k : 0, a);
         load4<width(VX)>(in.x.row(n, r), c0 + at, m < in.end ? in.c : 0, b);
         if (c0 + at < in.c) activate<NORM, SILU>(b, in.ab, n, c0 + at, in.c);
@@ -203,7 +205,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_wgrad(
 
 // dW [K C] and db [K] from partial sums: 256 threads a block, one element each.
 extern "C" __global__ void __launch_bounds__(256) linear_wgrad_reduce(
-    const float *dw_parts, const float *db_parts, float *dw, float *db, int add_w, int add_b, int splits, i64 kc, int k) {
+    const float *dw_parts, const float *db_parts, float *dw, float *db, int add_w, int add_b, int splits, i64 kc,
+    int k) {
     i64 i = (i64)blockIdx.x * 256 + threadIdx.x;
     if (i >= kc + k) return;
     const bool bias = i >= kc;

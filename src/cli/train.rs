@@ -285,7 +285,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     )?;
     let device = open_device(&config, args.no_graph)?;
     let setup = Setup::for_data(config, &packed)?;
-    let memory = setup.check_memory(device.0.pool.threads())?;
+    let memory = setup.check_memory(&device.0)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
     go(&setup, &run, packed, None, &device, memory)
@@ -338,7 +338,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     )?;
     let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
-    let memory = setup.check_memory(device.0.pool.threads())?;
+    let memory = setup.check_memory(&device.0)?;
     let checkpoint = if checkpoint::list(&run.checkpoints())?.is_empty() {
         warn("note: the run stopped before its first checkpoint; it starts from the beginning");
         None
@@ -487,7 +487,7 @@ fn dry_run(config: RunConfig, no_graph: bool) -> Result<()> {
     let config = &setup.config;
     let (device, _) = open_device(config, no_graph)?;
     say(config.to_toml()?.trim_end());
-    let memory = setup.check_memory(device.pool.threads())?;
+    let memory = setup.check_memory(&device)?;
     say(&format!(
         "\nmemory: {} = weights, gradients, moments and average {} + step {} (at least {}, unshared {}) + measuring {}",
         human_bytes(memory.total() as u64),

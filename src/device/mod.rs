@@ -35,6 +35,30 @@ pub struct Gpu {
     pub progress: Arc<dyn Fn(usize, usize) + Send + Sync>,
 }
 
+impl Gpu {
+    /// FLOP/s of dense products at the nominal clock, sums in f32; `None` for devices that we know too
+    /// little of. Products per clock and multiprocessor: NVIDIA's white papers of the generations.
+    pub fn peak_flops(&self) -> Option<f64> {
+        let limits = self.cuda.limits();
+        let geforce = self.cuda.name().contains("RTX");
+        // bf16; tf32 has half of it.
+        let products = match limits.capability {
+            80 => 1024.0,
+            86 | 89 | 120 if geforce => 256.0,
+            86 | 89 => 512.0,
+            90 => 2048.0,
+            _ => return None,
+        };
+        let lanes = if limits.capability == 80 { 64.0 } else { 128.0 };
+        let products = match self.precision {
+            Precision::F32 => lanes,
+            Precision::Tf32 => products / 2.0,
+            Precision::Bf16 => products,
+        };
+        Some(2.0 * products * limits.sms as f64 * limits.clock)
+    }
+}
+
 impl From<Arc<Pool>> for Device {
     fn from(pool: Arc<Pool>) -> Self {
         Self { pool, gpu: None }

@@ -196,15 +196,23 @@ impl Generator {
         net: &UNet,
         conditioning: &Conditioning,
         batch: usize,
-        threads: usize,
-    ) -> Result<Plan, TapeError> {
+        device: &Device,
+    ) -> Result<Plan, GenerateError> {
         let (tape, _) = record(
             net,
             conditioning,
             Stream::LatentFresh,
             Self::shape(net, batch),
         )?;
-        Ok(Plan::new(&tape, threads))
+        Ok(Executable::plan_on(&tape, device)?)
+    }
+
+    /// Seconds that the device takes for one prediction under `weights`, of whatever the inputs hold.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn clock(&mut self, state: &mut State, weights: Arena) -> Result<f64, DeviceError> {
+        Ok(self.exe.run_clocked(state, weights)?.as_secs_f64())
     }
 
     /// FLOPs of one prediction.

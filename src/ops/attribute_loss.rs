@@ -191,8 +191,8 @@ impl Launches<'_> {
     }
 
     /// Weight and 1 / (n k): the factor on a term's slope.
-    fn scale(&self) -> f32 {
-        (self.op.weight / (self.n * self.k) as f64) as f32
+    fn scale(&self) -> f64 {
+        self.op.weight / (self.n * self.k) as f64
     }
 
     fn window(&self, args: Args) -> Args {
@@ -213,15 +213,15 @@ impl Launches<'_> {
         let spec = self.op.loss.spec();
         let args = Args::new().view(call.input(0)).view(call.input(1));
         let args = self.window(args).view(call.output(2)).ptr(self.part);
-        let args = args.f32(spec.floor as f32).f32(spec.gain as f32);
-        let args = args.f32(self.scale()).int(self.n).int(self.k);
+        let args = args.f64(spec.floor).f64(spec.gain);
+        let args = args.f64(self.scale()).int(self.n).int(self.k);
         self.launch(call, "attribute_loss", self.grid(), args);
     }
 
     fn softmax(&self, call: &mut cuda::Call<'_>) {
         let (logits, attributes) = (call.input(0), call.input(1));
         let (n, k) = (self.n, self.k);
-        let (rows, weight) = (call.scratch(12 * n), call.scratch(4 * n * k));
+        let (rows, weight) = (call.scratch(24 * n), call.scratch(4 * n * k));
         let totals = call.scratch(8 * n * self.tiles);
         let args = Args::new().view(logits).view(attributes).ptr(rows);
         let args = args.int(n).int(k);
@@ -232,7 +232,7 @@ impl Launches<'_> {
         let args = args.int(n).int(k);
         self.launch(call, "attribute_softmax", self.grid(), args);
         let args = Args::new().view(logits).ptr(rows).ptr(weight).ptr(totals);
-        let args = args.view(call.output(2)).f32(self.scale());
+        let args = args.view(call.output(2)).f64(self.scale());
         let args = args.int(n).int(k);
         self.launch(call, "attribute_softmax_grad", self.grid(), args);
     }

@@ -105,10 +105,9 @@ impl Window {
         while taps.len() > 1 && taps.last() == Some(&0.0) {
             taps.pop();
         }
-        let scales: Vec<f32> = scales.iter().map(|&s| s as f32).collect();
         Ok(Self {
             taps: call.table(&taps),
-            scales: call.table(&scales),
+            scales: call.table(scales),
             per_row: scales.len() > 1,
             radius: taps.len() - 1,
         })

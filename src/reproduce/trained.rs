@@ -167,7 +167,7 @@ impl Model {
         let (run, last) = open_run(&folder, &setup)?;
         let taken = last.as_ref().map_or(0, |c| c.info().counters.step);
         if taken < setup.config.total_steps() {
-            setup.check_memory(context.device.pool.threads())?;
+            setup.check_memory(&context.device)?;
             announce(&setup, data, &folder, taken, context)?;
             let packed = data.packed.clone();
             let device = context.device.clone();

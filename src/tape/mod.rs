@@ -51,11 +51,23 @@ pub enum Arena {
     Counters,
 }
 
+impl Arena {
+    /// All of them.
+    pub const ALL: [Self; ARENAS] = [
+        Self::Params,
+        Self::Grads,
+        Self::AdamM,
+        Self::AdamV,
+        Self::Ema,
+        Self::Counters,
+    ];
+}
+
 /// Number of [`Arena`]s.
 pub const ARENAS: usize = 6;
 
 /// How a tensor comes to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Made by a node, dead after its last use.
     Temp,
@@ -366,10 +378,10 @@ impl Tape {
     }
 
     /// Adds op and scope to a shape rule's complaint.
-    pub(crate) fn error(&self, op: &str, m: Mismatch) -> TapeError {
+    pub(crate) fn error(&self, op: &'static str, m: Mismatch) -> TapeError {
         TapeError {
             scope: self.scope_name(),
-            op: op.to_string(),
+            op,
             what: m.what,
             expected: m.expected,
             found: m.found,

@@ -122,6 +122,21 @@ impl State {
         Ok(device)
     }
 
+    /// What lies on the device from byte `offset` of `arena` on.
+    pub(super) fn peek(
+        &self,
+        arena: Arena,
+        offset: usize,
+        out: &mut [u8],
+    ) -> Result<(), DeviceError> {
+        if let Some(device) = &self.device
+            && let Some(buffer) = &device.buffers[arena as usize]
+        {
+            buffer.download(&device.cuda, offset, out)?;
+        }
+        Ok(())
+    }
+
     /// The device has run something that changes state.
     pub(super) fn changed_on_device(&mut self) {
         self.behind = true;

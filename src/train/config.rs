@@ -281,13 +281,25 @@ impl RunConfig {
 
     /// Checks every value that has a range. The error names the key, the value and the range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |key, found: &dyn fmt::Display, expected: &str| {
-            Err(ConfigError::Invalid {
-                key,
-                found: found.to_string(),
-                expected: expected.to_owned(),
-            })
-        };
+        self.validate_numbers()?;
+        if !is_device(&self.device) {
+            let found = format!("`{}`", self.device);
+            return fail("device", &found, "auto, cpu, cuda or cuda:N");
+        }
+        if !PRECISIONS.contains(&self.precision.as_str()) {
+            let found = format!("`{}`", self.precision);
+            return fail("precision", &found, &PRECISIONS.join(", "));
+        }
+        if self.preset.is_empty() {
+            return fail("preset", &"empty", "a preset's name");
+        }
+        match Schedule::new(self.schedule) {
+            Ok(_) => Ok(()),
+            Err(e) => fail("schedule", &self.schedule, &e.to_string()),
+        }
+    }
+
+    fn validate_numbers(&self) -> Result<(), ConfigError> {
         for (key, x) in [
             ("lr", self.lr),
             ("eps", self.eps),
@@ -323,24 +335,7 @@ impl RunConfig {
                 return fail(key, &length, "at least 1 step or image");
             }
         }
-        if !is_device(&self.device) {
-            return fail(
-                "device",
-                &format!("`{}`", self.device),
-                "auto, cpu, cuda or cuda:N",
-            );
-        }
-        if !PRECISIONS.contains(&self.precision.as_str()) {
-            let found = format!("`{}`", self.precision);
-            return fail("precision", &found, &PRECISIONS.join(", "));
-        }
-        if self.preset.is_empty() {
-            return fail("preset", &"empty", "a preset's name");
-        }
-        match Schedule::new(self.schedule) {
-            Ok(_) => Ok(()),
-            Err(e) => fail("schedule", &self.schedule, &e.to_string()),
-        }
+        Ok(())
     }
 
     /// Reads a configuration file; keys that are not in it get their defaults, `data` must be.
@@ -428,6 +423,14 @@ impl RunConfig {
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
         Ok(replace_with_bytes(path, self.to_toml()?.as_bytes())?)
     }
+}
+
+fn fail(key: &'static str, found: &dyn fmt::Display, expected: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Invalid {
+        key,
+        found: found.to_string(),
+        expected: expected.to_owned(),
+    })
 }
 
 /// What `precision` may be.

@@ -104,7 +104,7 @@ pub struct Recipe<'a> {
 }
 
 /// Results of a step that the host reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct StepResult {
     /// Mean squared error of the predicted noise.
     pub loss: f32,
@@ -218,8 +218,8 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record(recipe, batch)?.0, threads))
+pub fn plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(&record(recipe, batch)?.0, device)?)
 }
 
 /// A training step, ready to run.
@@ -274,7 +274,7 @@ impl TrainStep {
             .write(self.vars.rates, &[lr as f32, ema_decay as f32])
     }
 
-    /// Runs the step on `batch` with this learning rate and decay of the average.
+    /// Runs the step on `batch` with this learning rate and decay of the average, and waits for it.
     ///
     /// # Errors
     /// The device's.
@@ -284,20 +284,65 @@ impl TrainStep {
         batch: &Batch,
         rates: [f64; 2],
     ) -> Result<StepResult, DeviceError> {
+        self.start(state, batch, rates)?;
+        let mut last = None;
+        while let Some(result) = self.finish()? {
+            last = Some(result);
+        }
+        Ok(last.unwrap_or_default())
+    }
+
+    /// Begins the step on `batch`; a GPU goes on by itself. At most two steps can be under way.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn start(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<(), DeviceError> {
         self.feed(batch, rates)?;
-        self.exe.run(state, Arena::Params)?;
-        let norm = self.exe.read(self.vars.norm)?;
-        let classifier_loss = match self.vars.classifier_loss {
-            Some(loss) => Some(self.exe.read(loss)?[0]),
-            None => None,
+        let mut results = vec![self.vars.loss, self.vars.norm];
+        results.extend(self.vars.classifier_loss);
+        self.exe.start(state, Arena::Params, &results)
+    }
+
+    /// Steps begun and not finished.
+    pub fn under_way(&self) -> usize {
+        self.exe.under_way()
+    }
+
+    /// Waits for the oldest step under way; `None` if there is none.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn finish(&mut self) -> Result<Option<StepResult>, DeviceError> {
+        let Some(results) = self.exe.collect()? else {
+            return Ok(None);
         };
-        Ok(StepResult {
-            loss: self.exe.read(self.vars.loss)?[0],
-            classifier_loss: classifier_loss
-                .map(|loss| (f64::from(loss) / self.classifier_weight) as f32),
-            grad_norm: norm[0],
-            updated: norm[1] != 0.0,
-        })
+        Ok(Some(StepResult {
+            loss: results[0],
+            classifier_loss: results
+                .get(3)
+                .map(|&loss| (f64::from(loss) / self.classifier_weight) as f32),
+            grad_norm: results[1],
+            updated: results[2] != 0.0,
+        }))
+    }
+
+    /// Runs the step on `batch` and waits: the seconds that the device took.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run_clocked(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<f64, DeviceError> {
+        self.feed(batch, rates)?;
+        Ok(self.exe.run_clocked(state, Arena::Params)?.as_secs_f64())
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.
@@ -368,8 +413,11 @@ fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), 
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record_probe(recipe, batch)?.0, threads))
+pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(
+        &record_probe(recipe, batch)?.0,
+        device,
+    )?)
 }
 
 impl LossProbe {

@@ -218,13 +218,16 @@ impl<'a> Trainer<'a> {
             // The run was stopped while it drew this page.
             self.draw_page(stop, observer)?;
         }
-        while self.counters.step < total && !stop.load(Ordering::Relaxed) {
+        // Whoever asks to stop between two looks at the flag is heard at the second, and the step is saved.
+        let mut stopped = stop.load(Ordering::Relaxed);
+        while self.counters.step < total && !stopped {
             self.one_step(total, observer)?;
             let step = self.counters.step;
-            let last = step == total || stop.load(Ordering::Relaxed);
-            let saves = last || step.is_multiple_of(save_every);
+            stopped = stop.load(Ordering::Relaxed);
+            let saves = stopped || step == total || step.is_multiple_of(save_every);
             let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
+                self.settle(observer)?;
                 let measured = if samples { self.measure()? } else { None };
                 self.log(measured, observer)?;
             }
@@ -232,7 +235,8 @@ impl<'a> Trainer<'a> {
                 self.draw_page(stop, observer)?;
             }
             // A page takes long enough to be stopped in its middle.
-            if saves || (samples && stop.load(Ordering::Relaxed)) {
+            stopped |= samples && stop.load(Ordering::Relaxed);
+            if saves || stopped {
                 self.save(save_every)?;
             }
         }
@@ -247,14 +251,45 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let rates = [config.lr, config.ema_decay(self.counters.images_seen)];
         let batch = self.loader.next()?;
-        let StepResult {
+        self.step.start(&mut self.state, batch, rates)?;
+        self.counters.step += 1;
+        self.counters.images_seen += config.batch;
+        self.window.wait += self.loader.wait_seconds();
+        if self.step.under_way() > 1 {
+            self.account(observer)?;
+        }
+        let window = &mut self.window;
+        window.seconds += start.elapsed().as_secs_f64();
+        if window.steps > 0 {
+            let rate = (window.steps * config.batch) as f64 / window.seconds.max(1e-9);
+            let loss = window.loss / window.steps as f64;
+            observer.step(self.counters.step, total, rate, loss);
+        }
+        Ok(())
+    }
+
+    /// Waits for all steps under way.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let start = Instant::now();
+        while self.step.under_way() > 0 {
+            self.account(observer)?;
+        }
+        self.window.seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Waits for the oldest step under way and counts its results in.
+    fn account(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let step = self.counters.step + 1 - self.step.under_way() as u64;
+        let Some(StepResult {
             loss,
             classifier_loss,
             grad_norm,
             updated,
-        } = self.step.run(&mut self.state, batch, rates)?;
-        self.counters.step += 1;
-        self.counters.images_seen += config.batch;
+        }) = self.step.finish()?
+        else {
+            return Ok(());
+        };
         if updated {
             self.counters.adam_step += 1;
             self.skipped_in_a_row = 0;
@@ -263,12 +298,11 @@ impl<'a> Trainer<'a> {
             self.skipped_in_a_row += 1;
             if self.counters.skipped <= NAMED_SKIPS {
                 observer.note(&format!(
-                    "note: the gradient of step {} is not finite; the weights stay as they are",
-                    self.counters.step
+                    "note: the gradient of step {step} is not finite; the weights stay as they are"
                 ));
             }
             if self.skipped_in_a_row >= PATIENCE {
-                let (count, step) = (self.skipped_in_a_row, self.counters.step);
+                let count = self.skipped_in_a_row;
                 return Err(TrainError::Diverged { count, step });
             }
         }
@@ -279,15 +313,6 @@ impl<'a> Trainer<'a> {
             *window.classifier_loss.get_or_insert(0.0) += f64::from(loss);
         }
         window.grad_norm += f64::from(grad_norm);
-        window.wait += self.loader.wait_seconds();
-        window.seconds += start.elapsed().as_secs_f64();
-        let rate = (window.steps * config.batch) as f64 / window.seconds.max(1e-9);
-        observer.step(
-            self.counters.step,
-            total,
-            rate,
-            window.loss / window.steps as f64,
-        );
         Ok(())
     }
 

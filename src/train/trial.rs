@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// The step does not fit the configuration or the memory.
 pub fn seconds_per_picture(setup: &Setup, device: &Device) -> Result<(usize, f64), StepError> {
     let batch = setup.config.batch;
-    let flops = plan(&setup.recipe(), batch as usize, device.pool.threads())?.flops;
+    let flops = plan(&setup.recipe(), batch as usize, device)?.flops;
     let pictures = (TRIAL / (flops / batch).max(1)).clamp(1, batch) as usize;
     let mut step = TrainStep::new(&setup.recipe(), pictures, device)?;
     let mut state = setup.allocate()?;

@@ -8,7 +8,7 @@ mod harness;
 use crate::device::Device;
 use crate::model::{ConfigError, UNet};
 use crate::ops::adamw::{AdamWConfig, COUNTERS, adamw};
-use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::executable::{DeviceError, Executable, NodeError};
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType};
 use harness::{Harness, permute};
@@ -322,6 +322,25 @@ pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyEr
         parameters: h.net.table().count(),
         checks,
     })
+}
+
+/// Runs the reference's step on a GPU node by node, each beside the CPU's op on the same inputs.
+///
+/// # Errors
+/// The reference is incomplete or not of this network; the device's.
+pub fn verify_nodes(reference: &Reference, device: &Device) -> Result<Vec<NodeError>, VerifyError> {
+    let io = reference.tensors("io.safetensors")?;
+    let weights = reference.tensors("weights.safetensors")?;
+    let optimizer = AdamWConfig {
+        betas: [0.9, 0.999],
+        eps: 1e-8,
+        weight_decay: 0.01,
+        clip: None,
+    };
+    let mut h = Harness::new(reference, &io, optimizer, device)?;
+    let mut state = fresh_state(&weights.arena(reference, &h.net)?)?;
+    h.exe.write(h.rates, &[1e-3_f32, 0.99])?;
+    Ok(h.exe.run_checked(&mut state, Arena::Params)?)
 }
 
 /// State with the given weights, which the average starts from.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
 /// What a device can hold and do at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Streaming multiprocessors.
     pub sms: usize,
@@ -29,6 +29,8 @@ pub struct Limits {
     pub shared_per_sm: usize,
     /// Device memory, bytes.
     pub memory: usize,
+    /// Nominal clock, Hz.
+    pub clock: f64,
 }
 
 /// A kernel that the driver has loaded.
@@ -112,6 +114,7 @@ impl Cuda {
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
             )?,
             memory: context.total_mem().map_err(failed)?,
+            clock: 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? as f64,
         };
         Ok(Arc::new(Self {
             context,

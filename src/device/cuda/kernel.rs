@@ -195,6 +195,11 @@ impl Args {
         }
     }
 
+    /// A struct of 8-byte words, by value.
+    pub fn words(self, words: &[u64]) -> Self {
+        self.push(words)
+    }
+
     /// A pointer.
     pub fn ptr(self, pointer: u64) -> Self {
         self.push(&[pointer])

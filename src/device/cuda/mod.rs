@@ -8,6 +8,7 @@ mod kernel;
 mod memory;
 mod nvrtc;
 mod program;
+mod staging;
 
 pub use cache::Cache;
 pub use call::{Call, Lowering, Operands, Precision, Request, Unsupported, stored};
@@ -17,3 +18,4 @@ pub use kernel::{Args, Elem, Kernel, Launch, View};
 pub use memory::DeviceBuffer;
 pub use nvrtc::{ADVICE, Image, Nvrtc, Source};
 pub use program::Program;
+pub use staging::{Returns, Staging};

@@ -55,6 +55,29 @@ impl Program {
         }
     }
 
+    /// [`Program::run`], and waits: the time it took on the device.
+    ///
+    /// # Errors
+    /// The driver's, and what a kernel did wrong.
+    pub fn run_clocked(&mut self, graph: bool) -> Result<Duration, CudaError> {
+        self.cuda.bind()?;
+        // The first run loads, the second captures: neither shows what a step takes.
+        while graph && self.runs < 2 {
+            self.run(graph)?;
+        }
+        let cuda = self.cuda.clone();
+        let mark = || {
+            let flags = Some(CUevent_flags::CU_EVENT_DEFAULT);
+            cuda.check("time a step", cuda.stream().record_event(flags))
+        };
+        let start = mark()?;
+        self.run(graph)?;
+        let end = mark()?;
+        self.cuda.synchronize()?;
+        let ms = self.cuda.check("time a step", start.elapsed_ms(&end))?;
+        Ok(Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3))
+    }
+
     fn run_plain(&self) -> Result<(), CudaError> {
         self.launches
             .iter()

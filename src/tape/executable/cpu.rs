@@ -51,6 +51,22 @@ impl CpuEngine {
         tape: &Tape,
         state: &mut State,
         weights: Arena,
+        report: impl FnMut(usize, Duration) + Send,
+    ) {
+        self.run_some(tape, state, weights, 0..self.steps.len(), report);
+    }
+
+    /// Runs node number `node` alone.
+    pub fn run_node(&mut self, tape: &Tape, state: &mut State, node: usize) {
+        self.run_some(tape, state, Arena::Params, node..node + 1, |_, _| ());
+    }
+
+    fn run_some(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+        nodes: std::ops::Range<usize>,
         mut report: impl FnMut(usize, Duration) + Send,
     ) {
         state.use_host();
@@ -61,7 +77,7 @@ impl CpuEngine {
         buffers.0[Arena::Params as usize] = buffers.0[weights as usize];
         buffers.0[ACTIVATIONS] = self.arena.as_ptr();
         self.check_state(state, weights);
-        let (steps, pool) = (&self.steps, &self.pool);
+        let (steps, pool) = (&self.steps[nodes], &self.pool);
         let buffers = &buffers;
         pool.enter(|| {
             for step in steps {
@@ -102,6 +118,17 @@ impl CpuEngine {
     /// Copies `bytes` to byte `offset` of the activations.
     pub fn write(&mut self, offset: usize, bytes: &[u8]) {
         self.arena.as_mut_slice::<u8>()[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Writes the numbers of the tensor with this layout whose root lies at byte `offset`.
+    pub fn put(&mut self, offset: usize, layout: Layout, values: &[f32]) {
+        let arena = &mut self.arena.as_mut_slice::<f32>()[offset / 4..];
+        let [n, h, w, c] = layout.shape;
+        for (row, values) in values.chunks_exact(c.max(1)).enumerate().take(n * h * w) {
+            let (i, r) = (row / (h * w), row % (h * w));
+            let at = layout.offset + i * layout.sample_stride + r * layout.ld;
+            arena[at..at + c].copy_from_slice(values);
+        }
     }
 
     /// The numbers of the tensor with this layout whose root lies at byte `offset`.

@@ -1,15 +1,17 @@
 //! A planned tape on a CUDA device: launches made once, replayed as a graph.
 
 use super::DeviceError;
+use super::checked::Numbers;
 use crate::device::Gpu;
 use crate::device::cuda::{
     Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Operands, Precision, Program,
-    View, stored,
+    Returns, Staging, View, stored,
 };
+use crate::device::memory::align_up;
 use crate::device::view::Layout;
 use crate::tape::plan::{Interval, Plan};
 use crate::tape::state::{DeviceState, State};
-use crate::tape::{ARENAS, Arena, Kind, Tape, Var};
+use crate::tape::{ARENAS, Arena, DType, Kind, Tape, Var};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
@@ -20,6 +22,10 @@ const NOWHERE: u64 = 1 << 41;
 pub(super) struct GpuEngine {
     gpu: Gpu,
     arena: DeviceBuffer,
+    staging: Staging,
+    returns: Option<Returns>,
+    /// Where each input begins in a staging slot.
+    places: HashMap<Var, usize>,
     elems: HashMap<Var, Elem>,
     /// Byte offsets of the memory that ops asked for.
     requests: Vec<usize>,
@@ -28,6 +34,8 @@ pub(super) struct GpuEngine {
     /// One program for each arena that weights were read from, with the addresses it was made for.
     programs: Vec<(Arena, Bases, Program)>,
     changes_state: bool,
+    /// The program that runs node by node.
+    current: Option<usize>,
 }
 
 /// Addresses of everything a program works on.
@@ -39,29 +47,33 @@ struct Bases {
     half: u64,
 }
 
-impl GpuEngine {
-    /// Plans `tape`, compiles its kernels and allocates its activations.
-    pub fn new(tape: &Tape, gpu: Gpu) -> Result<(Self, Plan), DeviceError> {
+/// A tape planned for a GPU before anything is there: what it takes.
+pub(super) struct Draft {
+    pub plan: Plan,
+    elems: HashMap<Var, Elem>,
+    /// Byte offsets of the memory that ops asked for.
+    requests: Vec<usize>,
+    lowering: Lowering,
+    kernels: BTreeSet<Kernel>,
+}
+
+impl Draft {
+    /// Asks every op what it wants, with invented addresses.
+    pub fn new(tape: &Tape, gpu: &Gpu) -> Result<Self, CudaError> {
         let elems = elements(tape, gpu.precision);
         let mut lowering = Lowering::new(gpu.cuda.clone(), gpu.precision);
-        let bytes_of = |var: Var| {
-            let elem = elems.get(&var).copied();
-            tape.ty(var).len() * elem.map_or(tape.ty(var).dtype.bytes(), Elem::bytes)
-        };
+        let bytes_of = |var: Var| bytes_of(tape, &elems, var);
         let (first, _) = Plan::with(tape, bytes_of, &[]);
-        let offsets = offsets(tape, &first);
         let bases = Bases {
             activations: NOWHERE,
-            arenas: std::array::from_fn(|i| NOWHERE << 1 | (i as u64) << 36),
+            arenas: std::array::from_fn(|i| (NOWHERE << 1) + ((i as u64) << 36)),
             half: match gpu.precision {
                 Precision::Bf16 => NOWHERE << 2,
                 _ => 0,
             },
         };
-        lower(&mut lowering, tape, &elems, &offsets, &bases)?;
+        lower(&mut lowering, tape, &elems, &offsets(tape, &first), &bases)?;
         let launches = lowering.take_launches()?;
-        let kernels: BTreeSet<Kernel> = launches.into_iter().map(|l| l.1.kernel).collect();
-        gpu.cuda.prepare(&kernels, &*gpu.progress)?;
         let extras: Vec<Interval> = lowering
             .requests()
             .iter()
@@ -72,13 +84,49 @@ impl GpuEngine {
             })
             .collect();
         let (plan, requests) = Plan::with(tape, bytes_of, &extras);
+        Ok(Self {
+            plan,
+            elems,
+            requests,
+            lowering,
+            kernels: launches.into_iter().map(|l| l.1.kernel).collect(),
+        })
+    }
+}
+
+/// Bytes of the buffer of root `var` on the device.
+fn bytes_of(tape: &Tape, elems: &HashMap<Var, Elem>, var: Var) -> usize {
+    let elem = elems.get(&var).copied();
+    tape.ty(var).len() * elem.map_or(tape.ty(var).dtype.bytes(), Elem::bytes)
+}
+
+impl GpuEngine {
+    /// Plans `tape`, compiles its kernels and allocates its activations.
+    pub fn new(tape: &Tape, gpu: Gpu) -> Result<(Self, Plan), DeviceError> {
+        let Draft {
+            plan,
+            elems,
+            requests,
+            lowering,
+            kernels,
+        } = Draft::new(tape, &gpu)?;
+        gpu.cuda.prepare(&kernels, &*gpu.progress)?;
         let arena = DeviceBuffer::new(&gpu.cuda, plan.peak_bytes, "the step's activations")?;
         let changes_state = tape
             .nodes()
             .iter()
             .any(|n| n.outputs.iter().any(|&v| is_state(tape, v)));
+        let mut bytes = 0;
+        let mut places = HashMap::new();
+        for var in tape.inputs() {
+            places.insert(var, bytes);
+            bytes += align_up(bytes_of(tape, &elems, var));
+        }
         let engine = Self {
-            offsets: self::offsets(tape, &plan),
+            staging: Staging::new(&gpu.cuda, bytes)?,
+            returns: None,
+            places,
+            offsets: offsets(tape, &plan),
             gpu,
             arena,
             elems,
@@ -86,6 +134,7 @@ impl GpuEngine {
             lowering,
             programs: Vec::new(),
             changes_state,
+            current: None,
         };
         Ok((engine, plan))
     }
@@ -133,6 +182,7 @@ impl GpuEngine {
             self.refresh(device, weights)?;
         }
         let i = self.program(tape, weights, bases)?;
+        self.staging.send(&self.arena)?;
         use_it(&mut self.programs[i].2, &self.gpu)?;
         if self.changes_state {
             // The optimizer writes the copy of the weights together with the weights.
@@ -166,6 +216,20 @@ impl GpuEngine {
         self.with_program(tape, state, weights, |program, gpu| program.run(gpu.graph))
     }
 
+    pub fn run_clocked(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Duration, DeviceError> {
+        let mut time = Duration::ZERO;
+        self.with_program(tape, state, weights, |program, gpu| {
+            time = program.run_clocked(gpu.graph)?;
+            Ok(())
+        })?;
+        Ok(time)
+    }
+
     pub fn run_timed(
         &mut self,
         tape: &Tape,
@@ -188,15 +252,18 @@ impl GpuEngine {
         offset: usize,
         bytes: &[u8],
     ) -> Result<(), DeviceError> {
-        let cuda = &self.gpu.cuda;
+        let Some(&place) = self.places.get(&var) else {
+            return Ok(());
+        };
         if self.elems.get(&tape.root(var)) == Some(&Elem::Bf16) {
             let halves: Vec<half::bf16> = bytemuck::pod_collect_to_vec::<u8, f32>(bytes)
                 .into_iter()
                 .map(half::bf16::from_f32)
                 .collect();
-            self.arena.upload(cuda, offset, &halves)?;
+            let bytes = bytemuck::cast_slice(&halves);
+            self.staging.write(place, offset, bytes)?;
         } else {
-            self.arena.upload(cuda, offset, bytes)?;
+            self.staging.write(place, offset, bytes)?;
         }
         Ok(())
     }
@@ -225,6 +292,87 @@ impl GpuEngine {
             }
         }
         Ok(out)
+    }
+
+    /// Queues the copy of `vars`, dense f32 tensors, to the host.
+    pub fn fetch(&mut self, tape: &Tape, plan: &Plan, vars: &[Var]) -> Result<(), DeviceError> {
+        if self.returns.is_none() {
+            let piece = |&var: &Var| {
+                let root = tape.root(var);
+                assert_eq!(self.elems.get(&root), Some(&Elem::F32), "a result in f32");
+                let layout = tape.layout(var);
+                let offset = plan.offset(root).unwrap_or_default() + 4 * layout.offset;
+                [offset, 4 * layout.len()]
+            };
+            let pieces = vars.iter().map(piece).collect();
+            self.returns = Some(Returns::new(&self.gpu.cuda, pieces)?);
+        }
+        match &mut self.returns {
+            Some(returns) => Ok(returns.fetch(&self.arena)?),
+            None => Ok(()),
+        }
+    }
+
+    /// What was fetched `age` runs before the last.
+    pub fn fetched(&mut self, age: usize) -> Result<Vec<f32>, DeviceError> {
+        match &mut self.returns {
+            Some(returns) => Ok(bytemuck::pod_collect_to_vec(returns.get(age)?)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Makes everything ready to run node by node: state on the device, inputs copied.
+    pub fn begin_checked(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<(), DeviceError> {
+        self.with_program(tape, state, weights, |_, _| Ok(()))?;
+        self.current = self.programs.iter().position(|p| p.0 == weights);
+        Ok(())
+    }
+
+    /// Runs node `node` of the program that [`GpuEngine::begin_checked`] made ready.
+    pub fn run_node(&self, node: usize) -> Result<(), DeviceError> {
+        if let Some(i) = self.current {
+            self.programs[i].2.run_node(node)?;
+        }
+        Ok(())
+    }
+
+    /// The numbers of `var` now.
+    pub fn numbers(
+        &self,
+        tape: &Tape,
+        state: &State,
+        weights: Arena,
+        var: Var,
+    ) -> Result<Numbers, DeviceError> {
+        let layout = tape.layout(var);
+        let float = tape.ty(var).dtype == DType::F32;
+        if let Kind::State(arena, offset) = *tape.kind(var) {
+            let arena = if arena == Arena::Params {
+                weights
+            } else {
+                arena
+            };
+            let mut bytes = vec![0_u8; 4 * layout.len()];
+            state.peek(arena, 4 * (offset + layout.offset), &mut bytes)?;
+            return Ok(if float {
+                Numbers::F32(bytemuck::pod_collect_to_vec(&bytes))
+            } else {
+                Numbers::Raw(bytes)
+            });
+        }
+        let root = tape.root(var);
+        let offset = self.offsets.get(&root).copied().unwrap_or_default();
+        if float {
+            return Ok(Numbers::F32(self.read(root, offset, layout)?));
+        }
+        let mut bytes = vec![0_u8; tape.ty(var).bytes()];
+        self.arena.download(&self.gpu.cuda, offset, &mut bytes)?;
+        Ok(Numbers::Raw(bytes))
     }
 
     pub fn poison(&mut self) -> Result<(), DeviceError> {
@@ -265,10 +413,10 @@ fn elements(tape: &Tape, precision: Precision) -> HashMap<Var, Elem> {
         .map(|root| {
             let ty = tape.ty(root);
             let elem = match ty.dtype {
-                crate::tape::DType::U8 => Elem::U8,
-                crate::tape::DType::U32 => Elem::U32,
-                crate::tape::DType::F32 if is_state(tape, root) => Elem::F32,
-                crate::tape::DType::F32 => {
+                DType::U8 => Elem::U8,
+                DType::U32 => Elem::U32,
+                DType::F32 if is_state(tape, root) => Elem::F32,
+                DType::F32 => {
                     let exact = exact.get(&root).copied().unwrap_or(false);
                     stored(precision, &ty.shape, exact)
                 }

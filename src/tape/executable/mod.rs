@@ -1,7 +1,10 @@
 //! A planned tape with its memory on a device: runs a step as often as asked, without allocating.
 
+mod checked;
 mod cpu;
 mod gpu;
+
+pub use checked::NodeError;
 
 use super::plan::Plan;
 use super::state::State;
@@ -11,8 +14,9 @@ use crate::device::cuda::CudaError;
 use crate::device::pool::Pool;
 use cpu::CpuEngine;
 use gpu::GpuEngine;
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The system has no memory left for a buffer.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -46,6 +50,8 @@ pub struct Executable {
     plan: Plan,
     engine: Engine,
     pool: Arc<Pool>,
+    /// Results of the CPU's runs that were not collected yet; empty lists on a GPU.
+    started: VecDeque<Vec<f32>>,
 }
 
 impl Executable {
@@ -74,7 +80,19 @@ impl Executable {
             plan,
             engine,
             pool,
+            started: VecDeque::new(),
         })
+    }
+
+    /// The plan of `tape` on `device`, without allocating or compiling anything.
+    ///
+    /// # Errors
+    /// A GPU that cannot run an op.
+    pub fn plan_on(tape: &Tape, device: &Device) -> Result<Plan, DeviceError> {
+        match &device.gpu {
+            None => Ok(Plan::new(tape, device.pool.threads())),
+            Some(gpu) => Ok(gpu::Draft::new(tape, gpu)?.plan),
+        }
     }
 
     /// The tape.
@@ -104,6 +122,25 @@ impl Executable {
                 Ok(())
             }
             Engine::Gpu(gpu) => gpu.run(&self.tape, state, weights),
+        }
+    }
+
+    /// [`Executable::run`], and waits: the time the device took, without what the host did before and after.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn run_clocked(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Duration, DeviceError> {
+        match &mut self.engine {
+            Engine::Cpu(cpu) => {
+                let start = Instant::now();
+                cpu.run(&self.tape, state, weights, |_, _| ());
+                Ok(start.elapsed())
+            }
+            Engine::Gpu(gpu) => gpu.run_clocked(&self.tape, state, weights),
         }
     }
 
@@ -169,6 +206,52 @@ impl Executable {
         match &self.engine {
             Engine::Cpu(cpu) => Ok(cpu.read(offset, layout)),
             Engine::Gpu(gpu) => gpu.read(root, offset, layout),
+        }
+    }
+
+    /// Runs every node once, as [`Executable::run`] does, and keeps the results `vars` for
+    /// [`Executable::collect`], which need not wait for them now. `vars` is the same at every call.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn start(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+        vars: &[Var],
+    ) -> Result<(), DeviceError> {
+        assert!(self.started.len() < 2, "two steps are under way already");
+        self.run(state, weights)?;
+        let results = match &mut self.engine {
+            Engine::Cpu(_) => {
+                let read = vars.iter().map(|&v| self.read(v));
+                read.collect::<Result<Vec<_>, _>>()?.concat()
+            }
+            Engine::Gpu(gpu) => {
+                gpu.fetch(&self.tape, &self.plan, vars)?;
+                Vec::new()
+            }
+        };
+        self.started.push_back(results);
+        Ok(())
+    }
+
+    /// Number of runs started whose results were not collected: at most two.
+    pub fn under_way(&self) -> usize {
+        self.started.len()
+    }
+
+    /// The results of the oldest run that was started, one after the other; `None` if there is none.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn collect(&mut self) -> Result<Option<Vec<f32>>, DeviceError> {
+        let Some(results) = self.started.pop_front() else {
+            return Ok(None);
+        };
+        match &mut self.engine {
+            Engine::Cpu(_) => Ok(Some(results)),
+            Engine::Gpu(gpu) => Ok(Some(gpu.fetched(self.started.len())?)),
         }
     }
 
