@@ -105,8 +105,11 @@ struct Halo {
     int to[HALO_COPIES];    // byte in shared memory
     u32 inside;             // bit i: the pixel lies in the image
 
-    static __device__ __forceinline__ bool exists(int i) { return (i + 1) * THREADS <= HALO * 4 || threadIdx.x + i * THREADS < HALO * 4; }
-    static __device__ __forceinline__ int image(int i) { return IMAGES == 1 ? 0 : (int)(threadIdx.x + i * THREADS) / 4 / IMAGE; }
+    static __device__ __forceinline__ bool exists(int i) {
+        return (i + 1) * THREADS <= HALO * 4 || threadIdx.x + i * THREADS < HALO * 4;
+    }
+    static __device__ __forceinline__ int pixel(int i) { return (threadIdx.x + i * THREADS) / 4; }
+    static __device__ __forceinline__ int image(int i) { return IMAGES == 1 ? 0 : pixel(i) / IMAGE; }
     static __device__ __forceinline__ int channel(int first) { return first + (threadIdx.x & 3) * V; }
 
     template <bool UP, class T>
@@ -114,9 +117,9 @@ struct Halo {
         inside = 0;
 #pragma unroll
         for (int i = 0; i < HALO_COPIES; ++i) {
-            int pixel = (int)(threadIdx.x + i * THREADS) / 4, hy = pixel % IMAGE / HW, hx = pixel % HW;
-            int y = at.y + hy - 1, q = at.x + hx - 1;
-            bool in = exists(i) && at.n + image(i) < size.n && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
+            int hy = pixel(i) % IMAGE / HW, hx = pixel(i) % HW, y = at.y + hy - 1, q = at.x + hx - 1;
+            bool in = exists(i) && at.n + image(i) < size.n;
+            in = in && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
             int row = UP ? (y >> 1) * (size.w >> 1) + (q >> 1) : y * size.w + q;
             from[i] = in ? row * x.ld + image(i) * (int)x.sample : 0;
             to[i] = image(i) * IMAGE * 64 + swizzle(hy, hx, threadIdx.x & 3);
@@ -126,7 +129,8 @@ struct Halo {
 
     // Starts to copy the chunk from channel `first` on. Copies that are not WHOLE are activated at once.
     template <bool WHOLE, bool ACT, class T>
-    __device__ __forceinline__ void copy(char *halo, const T *x, const float *ab, int channels, int first, Place at) const {
+    __device__ __forceinline__ void copy(char *halo, const T *x, const float *ab, int channels, int first,
+                                         Place at) const {
         int c = channel(first), left = channels - c;
         u32 mask = left > 0 ? inside : 0;
         x += left > 0 ? c : 0;
@@ -166,7 +170,8 @@ struct Halo {
             TW *p = reinterpret_cast<TW *>(halo + to[i]);
             float x[V];
             load<V>(p, x);
-            if constexpr (ACTIVE && IMAGES > 1) table = Coefficients(ab + (i64)image(i) * 2 * channels, channels, left);
+            const float *p_ab = ab + (i64)image(i) * 2 * channels;
+            if constexpr (ACTIVE && IMAGES > 1) table = Coefficients(p_ab, channels, left);
             if constexpr (ACTIVE) table.apply(x);
             *reinterpret_cast<uint4 *>(p) = pack(x);
         }
@@ -188,7 +193,8 @@ struct Filter {
     }
 
     // Column s of the chunk from channel `first` on, for results k0.. of `results`.
-    static __device__ __forceinline__ void copy(char *filter, const TW *w, int channels, int results, int k0, int first, int s) {
+    static __device__ __forceinline__ void copy(char *filter, const TW *w, int channels, int results, int k0, int first,
+                                                int s) {
         int pitch = DGRAD ? results : channels;  // between taps
         int inner = (DGRAD ? k0 : first) + vector() * V, outer = (DGRAD ? first : k0) + row();
         int line[PER], left[PER];
@@ -201,12 +207,14 @@ struct Filter {
 #pragma unroll
         for (int i = 0; i < FILTER_COPIES; ++i) {
             int r = DGRAD ? 2 - i / PER : i / PER;
-            copy_vector<VW == V>(filter + to() + i * THREADS * 16, w + (line[i % PER] + 3 * r * pitch), left[i % PER]);
+            char *p = filter + to() + i * THREADS * 16;
+            copy_vector<VW == V>(p, w + (line[i % PER] + 3 * r * pitch), left[i % PER]);
         }
     }
 
     // One tap, of w2 [results][channels]; rows as in fprop.
-    static __device__ __forceinline__ void copy_shortcut(char *filter, const TW *w, int channels, int results, int k0, int first) {
+    static __device__ __forceinline__ void copy_shortcut(char *filter, const TW *w, int channels, int results, int k0,
+                                                         int first) {
 #pragma unroll
         for (int v = threadIdx.x; v < BN * 4; v += THREADS) {
             int k = k0 + (v >> 2), c = first + (v & 3) * V, left = k < results ? channels - c : 0;
@@ -299,8 +307,8 @@ struct Warp {
             u32 address = filter + (kk * 8 + t) * (BN * 4) + ((n0 / 4 + (g >> 2) ^ 2 * t) << 4) + (g & 3) * 4;
 #pragma unroll
             for (int n = 0; n < N; ++n) {
-                asm volatile("ld.shared.b32 %0, [%1];" : "=r"(b[n][0]) : "r"(address ^ n * 32) : "memory");
-                asm volatile("ld.shared.b32 %0, [%1];" : "=r"(b[n][1]) : "r"((address ^ n * 32) + 4 * BN * 4) : "memory");
+                b[n][0] = load_word(address ^ n * 32);
+                b[n][1] = load_word((address ^ n * 32) + 4 * BN * 4);
             }
         }
     }
@@ -380,7 +388,7 @@ struct Epilogue {
         }
     }
 
-    // Staged sums of a pixel. The halves of 8 channels are read in an order that no two lanes of a phase share a bank.
+    // Staged sums of a pixel. The halves of 8 channels are read in an order in which no two lanes share a bank.
     __device__ __forceinline__ void read(float (&x)[OV], const float *row) const {
         if constexpr (OV == 8) {
             bool swap = column >> 5 & 1;
@@ -418,7 +426,8 @@ struct Epilogue {
 
     // Pixels first .. first + COUNT of the tile, which lie staged at `rows`.
     template <int COUNT>
-    __device__ __forceinline__ void run(const float *rows, int first, View<TY> y, View<const TR> residual, Place at, Size size, int k0) const {
+    __device__ __forceinline__ void run(const float *rows, int first, View<TY> y, View<const TR> residual, Place at,
+                                        Size size, int k0) const {
         if (left <= 0) return;
 #pragma unroll 2
         for (int i = threadIdx.x / ROW; i < (DOWN ? COUNT / 4 : COUNT); i += STEP) {
@@ -459,7 +468,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     int tiles_k = (k + BN - 1) / BN, tiles_x = (wd + COLUMNS - 1) / COLUMNS, tiles_y = (h + ROWS - 1) / ROWS;
     int tile = blockIdx.x / tiles_k, k0 = blockIdx.x % tiles_k * BN;
     const Place at = {tile / (tiles_x * tiles_y) * IMAGES, tile / tiles_x % tiles_y * ROWS, tile % tiles_x * COLUMNS};
-    constexpr bool SAME = sizeof(TX) == sizeof(TW), WHOLE = VX == V && SAME, WHOLE_FROM = VR == V && sizeof(TR) == sizeof(TW);
+    constexpr bool WHOLE = VX == V && sizeof(TX) == sizeof(TW), WHOLE_FROM = VR == V && sizeof(TR) == sizeof(TW);
     const TX *source = x.row(at.n, 0);
 
     // Chunks of the convolution (three stages each), then of the shortcut (one stage).

@@ -12,9 +12,9 @@
 // RESIDUAL 1: a tensor like y. 2: of half the height and width, doubled. 3: `from` [N,H,W,S] behind a 1x1
 // convolution w2 [K][S] with a bias of its own; its products join the same sums.
 //
-// A block of 256 threads makes IMAGES x ROWS x COLUMNS = 64 pixels by 64 channels; blockIdx.x = pixel tile * K tiles + K tile,
-// so that the blocks of one pixel tile run together. For 16 channels at a time, the tile with a border of one pixel
-// (the halo) is activated once on its way to shared memory and serves all nine taps; the filter comes in three
+// A block of 256 threads makes IMAGES x ROWS x COLUMNS = 64 pixels by 64 channels; blockIdx.x = pixel tile * K tiles +
+// K tile, so that the blocks of one pixel tile run together. For 16 channels at a time, the tile with a border of one
+// pixel (the halo) is activated once on its way to shared memory and serves all nine taps; the filter comes in three
 // rows. A thread holds a 2x2 block of pixels by 4 channels: 8 shared loads of 16 bytes for 64 FMAs.
 // FLOPs 2 N H W K (9 C + S); bytes from L2 per block and 16 channels: 6.4 KiB of x and 36 KiB of w in f32.
 //
@@ -73,7 +73,8 @@ struct Size {
 
 // 16 channels of the tile and its border, [pixel][16], zero outside.
 template <int V, bool ACT, bool UP, class T>
-__device__ __forceinline__ void load_halo(float *halo, View<const T> x, const float *ab, Place at, Size size, int channels, int first) {
+__device__ __forceinline__ void load_halo(float *halo, View<const T> x, const float *ab, Place at, Size size,
+                                          int channels, int first) {
     constexpr int PER = BC / V;
     for (int v = threadIdx.x; v < IMAGES * IMAGE * PER; v += THREADS) {
         int c = first + v % PER * V, pixel = v / PER;
@@ -92,20 +93,23 @@ __device__ __forceinline__ void load_halo(float *halo, View<const T> x, const fl
 
 // Filter rows [tap][64 results][16 channels] of `taps` taps from a tensor whose results lie `pitch` apart.
 template <int V, int TAPS>
-__device__ __forceinline__ void load_filter(float *filter, const TW *w, int pitch, int channels, int k0, int results, int first) {
+__device__ __forceinline__ void load_filter(float *filter, const TW *w, int pitch, int channels, int k0, int results,
+                                            int first) {
     constexpr int PER = BC / V;
     for (int v = threadIdx.x; v < TAPS * 64 * PER; v += THREADS) {
         int c = v % PER * V, k = v / PER % 64, tap = v / (PER * 64);
         float value[V];
 #pragma unroll
         for (int i = 0; i < V; ++i) value[i] = 0.f;
-        if (k0 + k < results && first + c < channels) load<V>(w + (i64)(k0 + k) * pitch + tap * channels + first + c, value);
+        const TW *p = w + (i64)(k0 + k) * pitch + tap * channels + first + c;
+        if (k0 + k < results && first + c < channels) load<V>(p, value);
         store<V>(filter + (tap * 64 + k) * PITCH + c, value);
     }
 }
 
 // The same of row r of the turned filter: four channels of one result per store, neighbours in memory per load.
-__device__ __forceinline__ void load_turned(float *filter, const TW *w, int r, int channels, int k0, int results, int first) {
+__device__ __forceinline__ void load_turned(float *filter, const TW *w, int r, int channels, int k0, int results,
+                                            int first) {
     for (int v = threadIdx.x; v < 3 * 64 * 4; v += THREADS) {
         int k = v % 64, c = v / 64 % 4 * 4, tap = v / 256;
         float value[4];

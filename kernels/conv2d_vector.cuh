@@ -14,7 +14,8 @@ __device__ __forceinline__ uint4 pack(const float (&x)[V]) {
     if constexpr (TF32)
         return make_uint4(to_tf32(x[0]), to_tf32(x[1]), to_tf32(x[2]), to_tf32(x[3]));
     else
-        return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4 % V], x[5 % V]), pack_bf16(x[6 % V], x[7 % V]));
+        return make_uint4(pack_bf16(x[0], x[1]), pack_bf16(x[2], x[3]), pack_bf16(x[4 % V], x[5 % V]),
+                          pack_bf16(x[6 % V], x[7 % V]));
 }
 
 // `left` elements (at most V) from `from` to shared memory, then zeros; if there are none, `from` is any address.
@@ -57,6 +58,13 @@ struct Coefficients {
         }
     }
 };
+
+// A word of shared memory. Not through a pointer: its address is 32 bits, part of it a key.
+__device__ __forceinline__ u32 load_word(u32 address) {
+    u32 r;
+    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(address) : "memory");
+    return r;
+}
 
 __device__ __forceinline__ void mma(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
     if constexpr (TF32)

@@ -63,10 +63,12 @@ __device__ __forceinline__ int swizzle_y(int pixel, int chunk) {
     return pixel * PITCH + ((chunk ^ (TF32 ? (pixel & 3) * 2 : pixel & 7)) << 4);
 }
 
-// The vectors of a thread: number threadIdx.x + i THREADS in (pixel, chunk) order; so its channels are always the same.
+// The vectors of a thread: number threadIdx.x + i THREADS in (pixel, chunk) order, so always of the same channels.
 __device__ __forceinline__ int chunk() { return threadIdx.x % PER; }
 __device__ __forceinline__ int pixel(int i) { return (threadIdx.x + i * THREADS) / PER; }
-__device__ __forceinline__ bool exists(int i) { return (i + 1) * THREADS <= HALO * PER || threadIdx.x + i * THREADS < HALO * PER; }
+__device__ __forceinline__ bool exists(int i) {
+    return (i + 1) * THREADS <= HALO * PER || threadIdx.x + i * THREADS < HALO * PER;
+}
 
 __device__ __forceinline__ int place_x(int i) {
     int p = pixel(i);
@@ -75,14 +77,16 @@ __device__ __forceinline__ int place_x(int i) {
 
 // Starts to copy the halo of a step to `to`; bit i of the result: vector i lies in the image. Copies that are not
 // WHOLE are activated at once.
-__device__ __forceinline__ u32 copy_x(char *to, const View<const TX> &x, const float *ab, Place at, const Size &size, int c0) {
+__device__ __forceinline__ u32 copy_x(char *to, const View<const TX> &x, const float *ab, Place at, const Size &size,
+                                      int c0) {
     int c = c0 + chunk() * V, left = size.c - c;
     u32 inside = 0;
 #pragma unroll
     for (int i = 0; i < X_COPIES; ++i) {
         if (!exists(i)) continue;
         int image = pixel(i) / IMAGE, y = at.y + pixel(i) % IMAGE / HW - 1, q = at.x + pixel(i) % HW - 1;
-        bool in = left > 0 && at.n + image < size.n && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
+        bool in = left > 0 && at.n + image < size.n;
+        in = in && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
         int row = UPSAMPLE ? (y >> 1) * (size.w >> 1) + (q >> 1) : y * size.w + q;
         const TX *from = in ? x.row(at.n + image, row) + c : x.p;
         char *p = to + place_x(i);
@@ -112,12 +116,14 @@ __device__ __forceinline__ void copy_y(char *to, const View<const TY> &dy, Place
     for (int i = 0; i < Y_COPIES; ++i) {
         int p = pixel(i), image = p / (ROWS * COLUMNS), y = at.y + p / COLUMNS % ROWS, q = at.x + p % COLUMNS;
         bool in = left > 0 && at.n + image < size.n && y < size.h && q < size.w;
-        copy_vector<WHOLE_Y>(to + swizzle_y(p, chunk()), in ? dy.row(at.n + image, y * size.w + q) + k : dy.p, in ? left : 0);
+        const TY *from = in ? dy.row(at.n + image, y * size.w + q) + k : dy.p;
+        copy_vector<WHOLE_Y>(to + swizzle_y(p, chunk()), from, in ? left : 0);
     }
 }
 
 // Activates the vectors of x that a WHOLE copy brought and rounds all to tf32, in place.
-__device__ __forceinline__ void transform(char *x, char *y, u32 inside, const float *ab, Place at, const Size &size, int c0) {
+__device__ __forceinline__ void transform(char *x, char *y, u32 inside, const float *ab, Place at, const Size &size,
+                                          int c0) {
     if constexpr (WHOLE_X && (NORM || SILU || TF32)) {
         ab += (i64)at.n * 2 * size.c + c0 + chunk() * V;
         Coefficients table(ab, size.c, inside ? size.c : 0);
@@ -141,12 +147,6 @@ __device__ __forceinline__ void transform(char *x, char *y, u32 inside, const fl
             *reinterpret_cast<uint4 *>(p) = pack(v);
         }
     }
-}
-
-__device__ __forceinline__ u32 load_word(u32 address) {
-    u32 r;
-    asm volatile("ld.shared.b32 %0, [%1];" : "=r"(r) : "r"(address) : "memory");
-    return r;
 }
 
 // A warp's 32 K x 16 C x nine taps.
@@ -202,14 +202,16 @@ struct Warp {
 #pragma unroll
             for (int m = 0; m < 2; ++m)
 #pragma unroll
-                for (int e = 0; e < 4; ++e) a[m][e] = load_word((from_y ^ (m * 64 + (e & 1) * 32)) + (e >> 1) * 4 * PITCH);
+                for (int e = 0; e < 4; ++e)
+                    a[m][e] = load_word((from_y ^ (m * 64 + (e & 1) * 32)) + (e >> 1) * 4 * PITCH);
             from_y += 8 * PITCH;
-            int first = kk * 8, image = first / (ROWS * COLUMNS), row = first / COLUMNS % ROWS, column = first % COLUMNS;
+            int first = kk * 8, row = first / COLUMNS % ROWS, column = first % COLUMNS + t;
+            u32 image = x + first / (ROWS * COLUMNS) * IMAGE * PITCH + (g & 3) * 4;
 #pragma unroll
             for (int tap = 0; tap < 9; ++tap) {
                 // Pixels t and t + 4: four columns further on, or in the next row.
                 constexpr int NEXT = (COLUMNS == 4 ? HW : 4) * PITCH;
-                u32 from_x = x + image * IMAGE * PITCH + swizzle_x(row + tap / 3, column + t + tap % 3, c / 4 + (g >> 2)) + (g & 3) * 4;
+                u32 from_x = image + swizzle_x(row + tap / 3, column + tap % 3, c / 4 + (g >> 2));
 #pragma unroll
                 for (int n = 0; n < 2; ++n) {
                     u32 b0 = load_word(from_x ^ n * 32), b1 = load_word((from_x ^ n * 32) + NEXT);
@@ -266,7 +268,8 @@ __device__ __forceinline__ float column_sum(const char *y) {
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
-    conv2d_wgrad(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k, float *part) {
+    conv2d_wgrad(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k,
+                 float *part) {
     extern __shared__ __align__(128) char shared[];
     const Size size = {n, h, w, c, k, (w + COLUMNS - 1) / COLUMNS, (h + ROWS - 1) / ROWS};
     int tiles_c = (c + TILE - 1) / TILE, c0 = blockIdx.x % tiles_c * TILE, k0 = blockIdx.x / tiles_c * TILE;

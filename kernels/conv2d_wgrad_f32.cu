@@ -33,7 +33,8 @@ struct Size {
 };
 
 // [4][10][64] of act(x), from one row and one column before the step (plus r rows); zero outside.
-__device__ __forceinline__ void load_x(float *to, View<const TX> x, const float *ab, Place at, Size size, int c0, int r) {
+__device__ __forceinline__ void load_x(float *to, View<const TX> x, const float *ab, Place at, Size size, int c0,
+                                       int r) {
     constexpr int PER = TILE / VX;
     for (int v = threadIdx.x; v < ROWS * HALO * PER; v += THREADS) {
         int c = v % PER * VX, pixel = v / PER;

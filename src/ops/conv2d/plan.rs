@@ -78,18 +78,20 @@ struct Form {
     warp: [usize; 2],
     /// Blocks of a multiprocessor that registers are limited for.
     blocks: usize,
-    /// Rate at which it keeps the tensor cores busy, relative to the best form (estimated).
-    rate: f64,
+    /// Rate at which it keeps the tensor cores busy, relative to the best form (estimated): where tensor cores
+    /// are the bottleneck, and where they are so fast (8.0, 9.0) that feeding them is.
+    rate: [f64; 2],
 }
 
-/// The first one fits every device.
-const FORMS: [Form; 6] = [
-    Form::new([1, 8, 8], 64, [32, 32], 3, 0.8),
-    Form::new([1, 8, 16], 128, [64, 32], 1, 1.0),
-    Form::new([2, 8, 8], 128, [64, 32], 1, 0.97),
-    Form::new([1, 8, 16], 64, [64, 32], 2, 0.95),
-    Form::new([4, 4, 4], 64, [32, 32], 2, 0.7),
-    Form::new([1, 8, 16], 32, [32, 32], 3, 0.6),
+/// The first one fits every device and every picture.
+const FORMS: [Form; 7] = [
+    Form::new([1, 8, 8], 64, [32, 32], 3, [0.8, 0.6]),
+    Form::new([1, 8, 16], 128, [64, 32], 1, [1.0, 0.85]),
+    Form::new([1, 16, 16], 128, [64, 64], 1, [1.0, 1.0]),
+    Form::new([2, 8, 8], 128, [64, 32], 1, [0.97, 0.82]),
+    Form::new([1, 8, 16], 64, [64, 32], 2, [0.95, 0.75]),
+    Form::new([4, 4, 4], 64, [32, 32], 2, [0.7, 0.55]),
+    Form::new([1, 8, 16], 32, [32, 32], 3, [0.6, 0.4]),
 ];
 
 impl Form {
@@ -98,7 +100,7 @@ impl Form {
         channels: usize,
         warp: [usize; 2],
         blocks: usize,
-        rate: f64,
+        rate: [f64; 2],
     ) -> Self {
         Self {
             tile,
@@ -107,6 +109,12 @@ impl Form {
             blocks,
             rate,
         }
+    }
+
+    /// It can be used: shared memory suffices, and a tile of several images holds them whole.
+    fn fits(&self, device: &Limits, [_, h, w]: [usize; 3]) -> bool {
+        let [images, rows, columns] = self.tile;
+        self.shared() <= device.shared_per_block && (images == 1 || (h <= rows && w <= columns))
     }
 
     fn pixels(&self) -> usize {
@@ -200,16 +208,15 @@ impl Conv {
         launch
     }
 
-    /// The form whose busiest multiprocessor has the least to do.
+    /// The form whose busiest multiprocessor has the least to do; of equals the first.
     fn form(&self, device: &Limits) -> &'static Form {
+        let fed = usize::from(matches!(device.capability, 80 | 90));
         let cost = |form: &Form| {
             let work = form.pixels() * form.channels;
             let grid = form.grid(self.size(), self.y.c());
-            (grid.div_ceil(device.sms) * work) as f64 / form.rate
+            (grid.div_ceil(device.sms) * work) as f64 / form.rate[fed]
         };
-        let fitting = FORMS[1..]
-            .iter()
-            .filter(|f| f.shared() <= device.shared_per_block);
+        let fitting = FORMS[1..].iter().filter(|f| f.fits(device, self.size()));
         fitting.fold(
             &FORMS[0],
             |best, form| {
@@ -279,13 +286,13 @@ impl Wgrad {
         } else {
             self.tiled(blocks, precision)
         };
-        // One block of tensor cores or two others for each multiprocessor, and at least eight steps for each part.
-        let most = if launch.shared > 0 {
+        // A multiprocessor holds one block of tensor cores, or two others.
+        let places = if launch.shared > 0 {
             device.sms
         } else {
             2 * device.sms
         };
-        let splits = (most / launch.grid[0] as usize).clamp(1, steps.div_ceil(8));
+        let splits = splits(launch.grid[0] as usize, places, steps);
         launch.grid[1] = splits as u32;
         launch.args = Args::new()
             .view(self.source.x)
@@ -337,6 +344,16 @@ impl Wgrad {
             .define("TY", self.dy.elem)
             .define("VY", self.dy.vector(8))
     }
+}
+
+/// Parts of a sum whose `blocks` blocks find so many `places`: as many as fill them once, or up to three more if
+/// that leaves fewer places idle; at least eight steps each.
+fn splits(blocks: usize, places: usize, steps: usize) -> usize {
+    let time = |splits: usize| (blocks * splits).div_ceil(places) as f64 / splits as f64;
+    let first = (places / blocks).max(1);
+    let more = first + 1..first + 4;
+    let best = more.fold(first, |best, s| if time(s) < time(best) { s } else { best });
+    best.clamp(1, steps.div_ceil(8))
 }
 
 /// Sums `splits` parts of dw and db at `parts` in their order; adds to what is there where `add` says so.
