@@ -39,12 +39,28 @@ fn on_devices<T>(mut run: impl FnMut(Device) -> T) -> Vec<(String, T)> {
     results.into_iter().collect()
 }
 
-/// The device under test.
+/// What `run` makes where products are tf32, and where maps are stored as bf16, with their unit roundoffs.
+fn on_rough_devices<T>(mut run: impl FnMut(Device) -> T) -> Vec<(String, f64, T)> {
+    let formats = [(Precision::Tf32, -11), (Precision::Bf16, -9)];
+    let results = formats.map(|(precision, exponent)| {
+        let result = run(in_precision(precision));
+        vgpu::harness::device().assert_clean();
+        (precision.name().to_string(), 2_f64.powi(exponent), result)
+    });
+    results.into_iter().collect()
+}
+
+/// The device under test, in f32.
 fn device(_case: usize) -> Device {
+    in_precision(Precision::F32)
+}
+
+fn in_precision(precision: Precision) -> Device {
     let gpu = Gpu {
         cuda: cuda(),
-        precision: Precision::F32,
+        precision,
         graph: true,
+        nvtx: None,
         progress: Arc::new(|_, _| ()),
     };
     Device {

@@ -26,3 +26,8 @@ fn on_devices<T>(run: impl FnMut(Device) -> T) -> Vec<(String, T)> {
 fn device(case: usize) -> Device {
     oracle::pool(1 + case % 3).into()
 }
+
+/// What `run` makes on devices with rougher number formats than f32, with their unit roundoffs: none.
+fn on_rough_devices<T>(_run: impl FnMut(Device) -> T) -> Vec<(String, f64, T)> {
+    Vec::new()
+}

@@ -23,6 +23,7 @@ fn device(precision: Precision) -> Device {
             cuda,
             precision,
             graph: true,
+            nvtx: None,
             progress: Arc::new(|_, _| ()),
         }),
     }

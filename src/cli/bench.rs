@@ -50,6 +50,9 @@ pub struct BenchArgs {
     /// Launch a GPU's kernels one by one, not as a graph
     #[arg(long)]
     no_graph: bool,
+    /// Name the network's parts for NVIDIA's profilers: `nsys profile gmmk bench step --nvtx`
+    #[arg(long)]
+    nvtx: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -85,6 +88,7 @@ pub fn run(command: BenchCommand) -> Result<()> {
         device: args.device,
         precision: args.precision.map(Into::into),
         no_graph: args.no_graph,
+        nvtx: args.nvtx,
         threads: args.threads,
     }
     .open()?;

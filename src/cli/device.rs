@@ -4,7 +4,7 @@ use super::terminal::warn;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gmmk::data::default_cache_dir;
-use gmmk::device::cuda::{Cuda, CudaError, Nvrtc, Precision, probe};
+use gmmk::device::cuda::{Cuda, CudaError, Nvrtc, Nvtx, Precision, probe};
 use gmmk::device::pool::Pool;
 use gmmk::device::{Device, Gpu};
 use std::fmt;
@@ -87,6 +87,8 @@ pub struct Wish {
     pub precision: Option<Precision>,
     /// Launch kernels one by one.
     pub no_graph: bool,
+    /// Name the network's parts for profilers.
+    pub nvtx: bool,
     /// Worker threads; 0 is one per core.
     pub threads: u32,
 }
@@ -172,7 +174,11 @@ impl Wish {
         Ok(Gpu {
             cuda,
             precision,
-            graph: !self.no_graph,
+            graph: !self.no_graph && !self.nvtx,
+            nvtx: match self.nvtx {
+                true => Some(Arc::new(Nvtx::open()?)),
+                false => None,
+            },
             progress: Arc::new(|done, all| {
                 if all >= 8 && (done == all || done.is_multiple_of(16)) {
                     warn(&format!("compiling kernels: {done} of {all}"));

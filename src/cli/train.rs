@@ -264,6 +264,7 @@ fn open_device(config: &RunConfig, no_graph: bool) -> Result<(Device, String)> {
         device,
         precision,
         no_graph,
+        nvtx: false,
         threads: config.threads,
     }
     .open()

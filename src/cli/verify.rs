@@ -48,6 +48,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         device: args.device,
         precision: args.precision.map(Into::into),
         no_graph: args.no_graph,
+        nvtx: false,
         threads: args.threads,
     }
     .open()?;

@@ -9,7 +9,7 @@ pub mod simd;
 pub mod vector;
 pub mod view;
 
-use cuda::{Cuda, Precision};
+use cuda::{Cuda, Nvtx, Precision};
 use pool::Pool;
 use std::sync::Arc;
 
@@ -31,6 +31,8 @@ pub struct Gpu {
     pub precision: Precision,
     /// Replay programs as CUDA graphs.
     pub graph: bool,
+    /// Names of the network's parts around their launches, for profilers; then nothing is a graph.
+    pub nvtx: Option<Arc<Nvtx>>,
     /// Hears how many of how many kernels are compiled.
     pub progress: Arc<dyn Fn(usize, usize) + Send + Sync>,
 }

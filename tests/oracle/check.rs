@@ -6,7 +6,7 @@ use super::execute::{Results, execute};
 use super::program::Program;
 use super::reference::{self, Tensor};
 use super::rng::Rng;
-use crate::on_devices;
+use crate::{on_devices, on_rough_devices};
 
 /// Half the distance of the two points of a difference quotient. Its truncation error, h^2 times the
 /// third derivative over six, is some 1e-9 of the gradient here; the rounding of the f64 loss, 1e-16
@@ -22,12 +22,24 @@ const DIRECTIONS: usize = 3;
 /// A sum of K products in f32, one after the other, wanders off by about sqrt(K) / 2 roundoffs of
 /// its size; FMA and blocks make it less. Exponential, division, norm and their like cost a few
 /// roundoffs each, and a case is a handful of such ops.
-fn limit(program: &Program, elements: usize) -> f64 {
+fn limit(program: &Program, elements: usize, roundoff: f64) -> f64 {
+    if roundoff > ROUNDOFF {
+        return rough_limit(program, elements, roundoff);
+    }
     let chain = program.steps.len() as f64;
     let sums = 16.0 * chain.sqrt() + (program.longest_sum() as f64).sqrt();
     // One sum may be small by chance, all elements of a large tensor may not.
     let luck = 1.0 + 16.0 / elements as f64;
     program.slack * luck * 2.0 * ROUNDOFF * sums
+}
+
+/// Numbers that are stored, or multiplied, with a larger unit roundoff u: each op rounds two operands and a
+/// result, forward and twice on the way back; independent errors, in lengths, grow with the root of their
+/// number, and a gradient that nearly cancels doubles them.
+fn rough_limit(program: &Program, elements: usize, roundoff: f64) -> f64 {
+    let roundings = 9.0 * (1.0 + program.steps.len() as f64);
+    let luck = 1.0 + 16.0 / elements as f64;
+    program.slack * luck * 4.0 * roundoff * roundings.sqrt()
 }
 
 /// Checks outputs, losses and gradients of `program` against the oracle, and equal bits of runs on
@@ -56,27 +68,38 @@ pub fn check(mut program: Program) {
             fail(&name, e);
         }
     }
+    // The same in rougher number formats, where the device has any.
+    let mut runs = vec![("f32".to_string(), ROUNDOFF, results)];
+    runs.extend(on_rough_devices(run));
     let oracle = Oracle::new(&program, targets);
-    let output = outputs(&program, &oracle, &results).unwrap_or_else(|e| fail("output", e));
-    let gradient = oracle
-        .gradients(&results)
-        .unwrap_or_else(|e| fail("gradient", e));
-    println!(
-        "{:<60} output {output:.1e} gradient {gradient:.1e} limit {:.1e}",
-        program.label,
-        limit(&program, usize::MAX)
-    );
+    let slopes = oracle.slopes(&runs[0].2.gradients);
+    for (name, roundoff, results) in &runs {
+        let output = outputs(&program, &oracle, results, *roundoff)
+            .unwrap_or_else(|e| fail(&format!("{name}: output"), e));
+        let gradient = gradients(&program, &slopes, results, *roundoff)
+            .unwrap_or_else(|e| fail(&format!("{name}: gradient"), e));
+        println!(
+            "{:<60} {name} output {output:.1e} gradient {gradient:.1e} limit {:.1e}",
+            program.label,
+            limit(&program, usize::MAX, *roundoff)
+        );
+    }
 }
 
 /// Largest relative error of the outputs and losses.
-fn outputs(program: &Program, oracle: &Oracle<'_>, results: &Results) -> Result<f64, String> {
+fn outputs(
+    program: &Program,
+    oracle: &Oracle<'_>,
+    results: &Results,
+    roundoff: f64,
+) -> Result<f64, String> {
     let values = evaluate(program, &oracle.leaves);
     let mut worst: f64 = 0.0;
     for (i, &id) in program.outputs.iter().enumerate() {
         let at = |e| format!("{i}: {e}");
         let want = &values[id].data;
         // Half the ops of a gradient, and none of its cancelling means.
-        let limit = limit(program, want.len()) / 4.0;
+        let limit = limit(program, want.len(), roundoff) / 4.0;
         let d = close(&results.outputs[i], want, limit, program.floor).map_err(at)?;
         worst = worst.max(d.relative);
         let loss = reference::mse(&values[id], &oracle.targets[i]);
@@ -128,58 +151,93 @@ impl<'a> Oracle<'a> {
         (moved(STEP) - moved(-STEP)) / (2.0 * STEP)
     }
 
-    /// Largest relative error of the gradients.
-    fn gradients(&self, results: &Results) -> Result<f64, String> {
+    /// The slopes that tell about the gradient of each leaf.
+    fn slopes(&self, gradients: &[Vec<f32>]) -> Vec<Slopes> {
         let before = reference::work();
         self.loss(&self.leaves);
         let cost = 2 * (reference::work() - before);
         let elements: usize = self.leaves.iter().map(|l| l.data.len()).sum();
-        let mut worst: f64 = 0.0;
-        for (leaf, got) in results.gradients.iter().enumerate() {
-            let error = if elements as u64 * cost <= BUDGET {
-                self.each_element(leaf, got)
-            } else {
-                self.along_directions(leaf, got)
-            };
-            worst = worst.max(error.map_err(|e| format!("of leaf {leaf}: {e}"))?);
-        }
-        Ok(worst)
+        let each = elements as u64 * cost <= BUDGET;
+        let leaves = gradients.iter().enumerate();
+        leaves
+            .map(|(leaf, got)| match each {
+                true => Slopes::Each(
+                    (0..got.len())
+                        .map(|i| self.slope(leaf, &[(i, 1.0)]))
+                        .collect(),
+                ),
+                false => Slopes::Along(self.along_directions(leaf, got.len())),
+            })
+            .collect()
     }
 
-    fn each_element(&self, leaf: usize, got: &[f32]) -> Result<f64, String> {
-        let want: Vec<f64> = (0..got.len())
-            .map(|i| self.slope(leaf, &[(i, 1.0)]))
-            .collect();
-        let limit = limit(self.program, got.len());
-        let d = close(got, &want, limit, self.program.floor)?;
-        Ok(d.relative)
+    /// Along random directions d: got . d against the slope. Every third element moves alone in one
+    /// direction, so that errors elsewhere do not hide behind each other.
+    fn along_directions(&self, leaf: usize, length: usize) -> Vec<(Vec<(usize, f64)>, f64)> {
+        let mut rng = Rng::new(length as u64);
+        (0..=DIRECTIONS)
+            .map(|turn| {
+                let chosen = (0..length).filter(|i| turn == 0 || i % DIRECTIONS == turn - 1);
+                let direction: Vec<(usize, f64)> = chosen.map(|i| (i, rng.normal())).collect();
+                let slope = self.slope(leaf, &direction);
+                (direction, slope)
+            })
+            .collect()
     }
+}
 
-    /// Along random directions d: got . d against the slope. The error of got . d is normal with the
-    /// deviation of the error's length, so four times the limit is fair; every third element moves
-    /// alone in one direction, so that errors elsewhere do not hide behind each other.
-    fn along_directions(&self, leaf: usize, got: &[f32]) -> Result<f64, String> {
-        let mut rng = Rng::new(got.len() as u64);
-        let square = |&g: &f32| f64::from(g) * f64::from(g);
-        let length = got.iter().map(square).sum::<f64>().sqrt();
-        let mut worst: f64 = 0.0;
-        for turn in 0..=DIRECTIONS {
-            let chosen = (0..got.len()).filter(|i| turn == 0 || i % DIRECTIONS == turn - 1);
-            let direction: Vec<(usize, f64)> = chosen.map(|i| (i, rng.normal())).collect();
-            let products = direction.iter().map(|&(i, d)| f64::from(got[i]) * d);
-            let got: f64 = products.sum();
-            let want = self.slope(leaf, &direction);
-            let scale = length.max(self.program.floor);
-            let error = (got - want).abs() / scale;
-            let limit = 4.0 * limit(self.program, direction.len());
-            if error.is_nan() || error > limit {
-                return Err(format!(
-                    "direction {turn}: slope {got:e} instead of {want:e}: {error:.3e} of the \
-                     gradient's length, limit {limit:.3e}"
-                ));
+/// Slopes of the loss in one leaf.
+enum Slopes {
+    /// In every element.
+    Each(Vec<f64>),
+    /// Along directions, with them.
+    Along(Vec<(Vec<(usize, f64)>, f64)>),
+}
+
+/// Largest relative error of the gradients.
+fn gradients(
+    program: &Program,
+    slopes: &[Slopes],
+    results: &Results,
+    roundoff: f64,
+) -> Result<f64, String> {
+    let mut worst: f64 = 0.0;
+    for (leaf, (got, slopes)) in results.gradients.iter().zip(slopes).enumerate() {
+        let error = match slopes {
+            Slopes::Each(want) => {
+                let limit = limit(program, got.len(), roundoff);
+                close(got, want, limit, program.floor).map(|d| d.relative)
             }
-            worst = worst.max(error);
-        }
-        Ok(worst)
+            Slopes::Along(directions) => along(program, got, directions, roundoff),
+        };
+        worst = worst.max(error.map_err(|e| format!("of leaf {leaf}: {e}"))?);
     }
+    Ok(worst)
+}
+
+/// The error of got . d is normal with the deviation of the error's length, so four times the limit is fair.
+fn along(
+    program: &Program,
+    got: &[f32],
+    directions: &[(Vec<(usize, f64)>, f64)],
+    roundoff: f64,
+) -> Result<f64, String> {
+    let square = |&g: &f32| f64::from(g) * f64::from(g);
+    let length = got.iter().map(square).sum::<f64>().sqrt();
+    let scale = length.max(program.floor);
+    let mut worst: f64 = 0.0;
+    for (turn, (direction, want)) in directions.iter().enumerate() {
+        let products = direction.iter().map(|&(i, d)| f64::from(got[i]) * d);
+        let got: f64 = products.sum();
+        let error = (got - want).abs() / scale;
+        let limit = 4.0 * limit(program, direction.len(), roundoff);
+        if error.is_nan() || error > limit {
+            return Err(format!(
+                "direction {turn}: slope {got:e} instead of {want:e}: {error:.3e} of the \
+                 gradient's length, limit {limit:.3e}"
+            ));
+        }
+        worst = worst.max(error);
+    }
+    Ok(worst)
 }

@@ -7,6 +7,7 @@ mod error;
 mod kernel;
 mod memory;
 mod nvrtc;
+mod nvtx;
 mod program;
 mod staging;
 
@@ -17,5 +18,6 @@ pub use error::CudaError;
 pub use kernel::{Args, Elem, Kernel, Launch, View};
 pub use memory::DeviceBuffer;
 pub use nvrtc::{ADVICE, Image, Nvrtc, Source};
+pub use nvtx::Nvtx;
 pub use program::Program;
 pub use staging::{Returns, Staging};

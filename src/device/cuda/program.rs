@@ -3,6 +3,7 @@
 use super::context::Cuda;
 use super::error::CudaError;
 use super::kernel::Launch;
+use super::nvtx::Nvtx;
 use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
 use std::sync::Arc;
@@ -82,6 +83,21 @@ impl Program {
         self.launches
             .iter()
             .try_for_each(|(_, launch)| self.cuda.launch(launch))
+    }
+
+    /// Runs all of them one by one, those of a node inside a range that `name` names.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn run_marked(&self, nvtx: &Nvtx, name: impl Fn(usize) -> String) -> Result<(), CudaError> {
+        self.cuda.bind()?;
+        for group in self.launches.chunk_by(|a, b| a.0 == b.0) {
+            nvtx.range(&name(group[0].0), || {
+                let mut launches = group.iter();
+                launches.try_for_each(|(_, launch)| self.cuda.launch(launch))
+            })?;
+        }
+        Ok(())
     }
 
     /// Runs the launches of `node` alone.

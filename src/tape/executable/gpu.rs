@@ -213,7 +213,13 @@ impl GpuEngine {
         state: &mut State,
         weights: Arena,
     ) -> Result<(), DeviceError> {
-        self.with_program(tape, state, weights, |program, gpu| program.run(gpu.graph))
+        self.with_program(tape, state, weights, |program, gpu| match &gpu.nvtx {
+            Some(nvtx) => program.run_marked(nvtx, |i| {
+                let node = &tape.nodes()[i];
+                format!("{} {}", node.scope, node.op.name())
+            }),
+            None => program.run(gpu.graph),
+        })
     }
 
     pub fn run_clocked(
