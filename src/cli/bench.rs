@@ -1,5 +1,6 @@
 //! `gmmk bench`.
 
+mod data;
 mod ngmg;
 
 use super::device::{Choice, PrecisionName, Wish};
@@ -27,6 +28,8 @@ pub enum BenchCommand {
     Step(BenchArgs),
     /// Sampling steps: one prediction of the noise each
     Sample(BenchArgs),
+    /// Pictures: reading and packing, and handing out batches
+    Data(data::DataArgs),
     /// Mixture mathematics: NGMG, its loss, expansions, distances
     Ngmg(ngmg::NgmgArgs),
 }
@@ -73,6 +76,7 @@ pub fn run(command: BenchCommand) -> Result<()> {
     let (args, training) = match &command {
         BenchCommand::Step(args) => (args, true),
         BenchCommand::Sample(args) => (args, false),
+        BenchCommand::Data(args) => return data::run(args),
         BenchCommand::Ngmg(args) => return ngmg::run(args),
     };
     preset(&args.preset)?;

@@ -102,6 +102,18 @@ const BATCH: usize = 16;
 /// Columns of a trajectory, at the most.
 const FRAMES: usize = 12;
 
+impl SampleArgs {
+    fn wish(&self) -> Wish {
+        Wish {
+            device: self.device,
+            precision: self.precision.map(Into::into),
+            no_graph: self.no_graph,
+            nvtx: false,
+            threads: self.threads,
+        }
+    }
+}
+
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
     check_out(&args.out)?;
@@ -114,14 +126,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let requests = requests(&args, &checkpoint)?;
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
     let plan = plan(&args, &setup)?;
-    let (device, _) = Wish {
-        device: args.device,
-        precision: args.precision.map(Into::into),
-        no_graph: args.no_graph,
-        nvtx: false,
-        threads: args.threads,
-    }
-    .open()?;
+    let (device, _) = args.wish().open()?;
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Ema] {
         state.allocate(arena, setup.net.table().elements())?;

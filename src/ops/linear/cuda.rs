@@ -338,18 +338,21 @@ impl LinearWgrad {
                 .ptr(db.pointer)
                 .u32(add[0].into())
                 .u32(add[1].into())
-                .int(splits)
-                .u64((k * c) as u64)
-                .int(k);
-            let entry = Kernel {
-                entry: "linear_wgrad_reduce",
-                ..kernel
-            };
-            let grid = [(k * c + k).div_ceil(256), 1, 1];
-            call.launch(entry, grid, 256, 0, args);
+                .int(splits);
+            reduce(call, kernel, args, [k, c]);
         }
         Ok(())
     }
+}
+
+/// Adds the partial gradients of a weight `[k, c]` and its bias in index order.
+fn reduce(call: &mut Call<'_>, kernel: Kernel, args: Args, [k, c]: [usize; 2]) {
+    let kernel = Kernel {
+        entry: "linear_wgrad_reduce",
+        ..kernel
+    };
+    let grid = [(k * c + k).div_ceil(256), 1, 1];
+    call.launch(kernel, grid, 256, 0, args.u64((k * c) as u64).int(k));
 }
 
 fn define(form: Form, prologue: Prologue, [x, dy, dw]: [View; 3]) -> Kernel {
