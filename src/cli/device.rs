@@ -4,7 +4,7 @@ use super::terminal::warn;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use gmmk::data::default_cache_dir;
-use gmmk::device::cuda::{Cuda, CudaError, Precision};
+use gmmk::device::cuda::{Cuda, CudaError, Nvrtc, Precision, probe};
 use gmmk::device::pool::Pool;
 use gmmk::device::{Device, Gpu};
 use std::fmt;
@@ -179,6 +179,17 @@ impl Wish {
                 }
             }),
         })
+    }
+}
+
+impl Choice {
+    /// True if a GPU will be used: one is asked for, or there is one that can be.
+    pub fn is_gpu(self) -> bool {
+        match self {
+            Self::Cpu => false,
+            Self::Cuda(_) => true,
+            Self::Auto => probe().is_ok_and(|found| !found.is_empty()) && Nvrtc::find().is_ok(),
+        }
     }
 }
 

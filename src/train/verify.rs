@@ -4,6 +4,7 @@
 //! safetensors, and `meta.json` with loss and hyperparameters; `tools/reference.py` makes one.
 
 mod harness;
+mod limits;
 
 use crate::device::Device;
 use crate::model::{ConfigError, UNet};
@@ -12,6 +13,7 @@ use crate::tape::executable::{DeviceError, Executable, NodeError};
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType};
 use harness::{Harness, permute};
+use limits::Limits;
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde_json::Value;
@@ -290,6 +292,7 @@ pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyEr
     let weights = reference.tensors("weights.safetensors")?;
     let mut h = Harness::new(reference, &io, optimizer, device)?;
     weights.refuse_extra(reference, &h.net)?;
+    let limits = Limits::of(&h, device, rates);
     let initial = weights.arena(reference, &h.net)?;
     let mut state = fresh_state(&initial)?;
     h.exe.write(h.rates, &rates)?;
@@ -303,13 +306,14 @@ pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyEr
             classifier_losses.push(f64::from(h.exe.read(head.loss)?[0]) / head.weight);
         }
         if step == 0 {
-            check_forward(reference, &h, &io, &mut checks)?;
-            check_gradients(reference, &h, &meta, &state, &mut checks)?;
+            check_forward(reference, &h, &io, &limits, &mut checks)?;
+            check_gradients(reference, &h, (&meta, &limits), &state, &mut checks)?;
         }
     }
-    check_losses("loss", &losses, &meta, &mut checks);
-    check_losses("classifier_loss", &classifier_losses, &meta, &mut checks);
-    check_average(reference, &h.net, &state, &mut checks)?;
+    check_losses("loss", &losses, (&meta, &limits), &mut checks);
+    let name = "classifier_loss";
+    check_losses(name, &classifier_losses, (&meta, &limits), &mut checks);
+    check_average(reference, &h.net, (&state, &limits), &mut checks)?;
     check_optimizer(
         reference,
         &h.net,
@@ -366,6 +370,7 @@ fn check_forward(
     reference: &Reference,
     h: &Harness,
     io: &Tensors,
+    limits: &Limits,
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
     let (shape, want) = io.get(reference, "output")?;
@@ -375,7 +380,7 @@ fn check_forward(
         name: "output".into(),
         measure: RELATIVE,
         error,
-        limit: 1e-5,
+        limit: limits.forward,
     });
     let logits = h
         .classifier
@@ -399,25 +404,25 @@ fn check_forward(
                 name,
                 measure: RELATIVE,
                 error: relative(&got, want),
-                limit: 1e-5,
+                limit: limits.forward,
             },
         });
     }
     Ok(())
 }
 
-/// Limit of one tensor's gradient: five times 1e-5, or twice the error of PyTorch in the same
+/// Limit of one tensor's gradient: the precision's, or twice the error of PyTorch in the same
 /// precision where the reference says that this is more (gradients that nearly cancel).
 fn check_gradients(
     reference: &Reference,
     h: &Harness,
-    meta: &Value,
+    (meta, limits): (&Value, &Limits),
     state: &State,
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
-    let peer = &meta["torch_float32_relative_error"];
+    let peer = &meta[limits.peer];
     let limit = f64::max(
-        5e-5,
+        limits.gradient,
         2.0 * peer["worst_grad_tensor"].as_f64().unwrap_or(0.0),
     );
     let want = reference.tensors("grads.safetensors")?;
@@ -449,21 +454,24 @@ fn check_gradients(
         name: "all gradients together".into(),
         measure: RELATIVE,
         error,
-        limit: 5e-5,
+        limit: limits.gradients,
     });
     Ok(())
 }
 
-fn check_losses(name: &str, losses: &[f64], meta: &Value, checks: &mut Vec<Check>) {
+fn check_losses(
+    name: &str,
+    losses: &[f64],
+    (meta, limits): (&Value, &Limits),
+    checks: &mut Vec<Check>,
+) {
     let before = &meta[format!("{name}_before_each_of_3_steps")];
     for (i, &loss) in losses.iter().enumerate() {
         let Some(want) = before[i].as_f64() else {
             continue;
         };
         let error = (loss / want - 1.0).abs();
-        // Adam's first step moves a weight whose gradient is near zero either way, so later losses
-        // may differ a little more.
-        let limit = if i == 0 { 1e-5 } else { 1e-4 };
+        let limit = limits.losses[i.min(1)];
         checks.push(Check {
             name: format!("{} before step {}", name.replace('_', " "), i + 1),
             measure: "relative",
@@ -473,11 +481,11 @@ fn check_losses(name: &str, losses: &[f64], meta: &Value, checks: &mut Vec<Check
     }
 }
 
-/// The average after three whole steps: nearly all elements to 1e-6, every one to 3e-4.
+/// The average after three whole steps: nearly all elements to 1e-6 in f32, every one to its limit.
 fn check_average(
     reference: &Reference,
     net: &UNet,
-    state: &State,
+    (state, limits): (&State, &Limits),
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
     let want = reference.tensors("ema_step3.safetensors")?;
@@ -495,17 +503,17 @@ fn check_average(
     }
     let share = beyond as f64 / total.max(1) as f64;
     let measure = "share of elements off by over 1e-6";
-    checks.push(Check {
+    checks.extend(limits.share.map(|limit| Check {
         name: "average after step 3".into(),
         measure,
         error: share,
-        limit: 1e-3,
-    });
+        limit,
+    }));
     checks.push(Check {
         name: "average after step 3".into(),
         measure: ABSOLUTE,
         error: largest,
-        limit: 3e-4,
+        limit: limits.average,
     });
     Ok(())
 }
