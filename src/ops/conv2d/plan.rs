@@ -385,6 +385,7 @@ mod tests {
         shared_per_block: 99 << 10,
         shared_per_sm: 100 << 10,
         memory: 24 << 30,
+        clock: 2.52e9,
     };
 
     fn conv([n, h, w]: [usize; 3], c: usize, k: usize) -> Conv {
