@@ -240,12 +240,14 @@ struct Filter {
 struct Warp {
     float sums[M][N][4] = {};
     int lane, m0, n0;  // first pixel and channel in the tile
+    int late;          // 1 for every second warp of a scheduler
 
     __device__ __forceinline__ Warp() {
         int warp = threadIdx.x >> 5;
         lane = threadIdx.x & 31;
         m0 = warp / WARPS_N * WM;
         n0 = warp % WARPS_N * WN;
+        late = warp >> 2 & 1;
     }
 
     // Address of the lane's row of the first fragment load at filter column s (COLUMNS 4: filter row 0).
@@ -469,6 +471,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     int tile = blockIdx.x / tiles_k, k0 = blockIdx.x % tiles_k * BN;
     const Place at = {tile / (tiles_x * tiles_y) * IMAGES, tile / tiles_x % tiles_y * ROWS, tile % tiles_x * COLUMNS};
     constexpr bool WHOLE = VX == V && sizeof(TX) == sizeof(TW), WHOLE_FROM = VR == V && sizeof(TR) == sizeof(TW);
+    constexpr bool ACTIVE = NORM || SILU || TF32;
     const TX *source = x.row(at.n, 0);
 
     // Chunks of the convolution (three stages each), then of the shortcut (one stage).
@@ -513,18 +516,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
             }
         }
         copy_async_commit();
-        // Copied two stages ago; nobody else reads it before the next barrier.
-        if (column == 2 && chunk + 1 < total) {
-            if (chunk + 1 < chunks)
-                halo.transform<WHOLE, true>(next, ab, c, (chunk + 1) * BC, at);
-            else
-                halo.transform<WHOLE_FROM, false>(next, ab, s, 0, at);
-        }
+        // The next halo was copied two stages ago, and nobody else reads it before the next barrier. Half of the warps
+        // of a scheduler activate it before their products and half after them, so that tensor cores have work.
         u32 a = shared_address(here), b = shared_address(filters + buffer * FILTER_BYTES);
-        if (shortcut)
-            warp.centre(a, b);
-        else
-            warp.column(a, b, column);
+#pragma unroll 1
+        for (int turn = 0; turn < (ACTIVE ? 2 : 1); ++turn) {
+            if (ACTIVE && turn == warp.late) {
+                if (column == 2 && chunk + 1 < chunks)
+                    halo.transform<WHOLE, true>(next, ab, c, (chunk + 1) * BC, at);
+                else if (column == 2 && chunk + 1 < total)
+                    halo.transform<WHOLE_FROM, false>(next, ab, s, 0, at);
+            } else if (shortcut) {
+                warp.centre(a, b);
+            } else {
+                warp.column(a, b, column);
+            }
+        }
         buffer ^= 1;
         column = last ? 0 : column + 1;
         chunk = following;

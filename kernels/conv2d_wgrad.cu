@@ -41,16 +41,19 @@ static_assert(PIXELS * PER % THREADS == 0 && THREADS % PER == 0, "every thread c
 static_assert(IMAGES == 1 || ROWS * COLUMNS == 16, "a fragment stays in one image");
 
 struct Size {
-    int n, h, w, c, k, tiles_x, tiles_y;
+    int n, h, w, c, k;
 };
 
+// First image, row, column of a step.
 struct Place {
-    int n, y, x;  // first image, row, column of a step
+    int n, y, x;
 
-    __device__ __forceinline__ Place(int step, const Size &size) {
-        x = step % size.tiles_x * COLUMNS;
-        y = step / size.tiles_x % size.tiles_y * ROWS;
-        n = step / (size.tiles_x * size.tiles_y) * IMAGES;
+    __device__ __forceinline__ void advance(const Size &size) {
+        x += COLUMNS;
+        if (x < size.w) return;
+        x = 0, y += ROWS;
+        if (y < size.h) return;
+        y = 0, n += IMAGES;
     }
 };
 
@@ -80,6 +83,7 @@ __device__ __forceinline__ int place_x(int i) {
 __device__ __forceinline__ u32 copy_x(char *to, const View<const TX> &x, const float *ab, Place at, const Size &size,
                                       int c0) {
     int c = c0 + chunk() * V, left = size.c - c;
+    const TX *first = x.row(at.n, 0) + (left > 0 ? c : 0);
     u32 inside = 0;
 #pragma unroll
     for (int i = 0; i < X_COPIES; ++i) {
@@ -88,7 +92,7 @@ __device__ __forceinline__ u32 copy_x(char *to, const View<const TX> &x, const f
         bool in = left > 0 && at.n + image < size.n;
         in = in && (unsigned)y < (unsigned)size.h && (unsigned)q < (unsigned)size.w;
         int row = UPSAMPLE ? (y >> 1) * (size.w >> 1) + (q >> 1) : y * size.w + q;
-        const TX *from = in ? x.row(at.n + image, row) + c : x.p;
+        const TX *from = first + (in ? row * x.ld + image * (int)x.sample : 0);
         char *p = to + place_x(i);
         if constexpr (WHOLE_X || !(NORM || SILU)) {
             copy_vector<WHOLE_X>(p, from, in ? left : 0);
@@ -112,20 +116,21 @@ __device__ __forceinline__ u32 copy_x(char *to, const View<const TX> &x, const f
 
 __device__ __forceinline__ void copy_y(char *to, const View<const TY> &dy, Place at, const Size &size, int k0) {
     int k = k0 + chunk() * V, left = size.k - k;
+    const TY *first = dy.row(at.n, 0) + (left > 0 ? k : 0);
 #pragma unroll
     for (int i = 0; i < Y_COPIES; ++i) {
         int p = pixel(i), image = p / (ROWS * COLUMNS), y = at.y + p / COLUMNS % ROWS, q = at.x + p % COLUMNS;
         bool in = left > 0 && at.n + image < size.n && y < size.h && q < size.w;
-        const TY *from = in ? dy.row(at.n + image, y * size.w + q) + k : dy.p;
+        const TY *from = first + (in ? (y * size.w + q) * dy.ld + image * (int)dy.sample : 0);
         copy_vector<WHOLE_Y>(to + swizzle_y(p, chunk()), from, in ? left : 0);
     }
 }
 
-// Activates the vectors of x that a WHOLE copy brought and rounds all to tf32, in place.
-__device__ __forceinline__ void transform(char *x, char *y, u32 inside, const float *ab, Place at, const Size &size,
+// Activates the vectors of x that a WHOLE copy brought and rounds all to tf32, in place; n is the first image.
+__device__ __forceinline__ void transform(char *x, char *y, u32 inside, const float *ab, int n, const Size &size,
                                           int c0) {
     if constexpr (WHOLE_X && (NORM || SILU || TF32)) {
-        ab += (i64)at.n * 2 * size.c + c0 + chunk() * V;
+        ab += (i64)n * 2 * size.c + c0 + chunk() * V;
         Coefficients table(ab, size.c, inside ? size.c : 0);
 #pragma unroll
         for (int i = 0; i < X_COPIES; ++i) {
@@ -271,43 +276,57 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
     conv2d_wgrad(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k,
                  float *part) {
     extern __shared__ __align__(128) char shared[];
-    const Size size = {n, h, w, c, k, (w + COLUMNS - 1) / COLUMNS, (h + ROWS - 1) / ROWS};
+    const Size size = {n, h, w, c, k};
     int tiles_c = (c + TILE - 1) / TILE, c0 = blockIdx.x % tiles_c * TILE, k0 = blockIdx.x / tiles_c * TILE;
-    int steps = (n + IMAGES - 1) / IMAGES * size.tiles_y * size.tiles_x;
+    int tiles_x = (w + COLUMNS - 1) / COLUMNS, tiles_y = (h + ROWS - 1) / ROWS;
+    int steps = (n + IMAGES - 1) / IMAGES * tiles_y * tiles_x;
     int from = (int)((i64)steps * blockIdx.y / gridDim.y), to = (int)((i64)steps * (blockIdx.y + 1) / gridDim.y);
     Warp warp;
+    int late = threadIdx.x >> 7 & 1;
     bool columns = c0 == 0;
     float column = 0.f;
 
-    auto stage = [&](int step) { return shared + (step - from) % STAGES * STAGE_BYTES; };
-    auto copy = [&](int step) {
+    // The step that is copied next, and the stage it goes to.
+    Place ahead = {from / (tiles_x * tiles_y) * IMAGES, from / tiles_x % tiles_y * ROWS, from % tiles_x * COLUMNS};
+    int to_stage = 0;
+    auto copy = [&](bool more) {
         u32 inside = 0;
-        if (step < to) {
-            const Place at(step, size);
-            inside = copy_x(stage(step), x, ab, at, size, c0);
-            copy_y(stage(step) + X_BYTES, dy, at, size, k0);
+        if (more) {
+            char *stage = shared + to_stage * STAGE_BYTES;
+            inside = copy_x(stage, x, ab, ahead, size, c0);
+            copy_y(stage + X_BYTES, dy, ahead, size, k0);
+            ahead.advance(size);
         }
         copy_async_commit();
+        to_stage = to_stage == STAGES - 1 ? 0 : to_stage + 1;
         return inside;
     };
-    auto activate = [&](int step, u32 inside) {
-        if (step < to) transform(stage(step), stage(step) + X_BYTES, inside, ab, Place(step, size), size, c0);
-    };
-    u32 inside = copy(from);
+    int image = ahead.n;
+    u32 inside = copy(true);
     copy_async_wait<0>();
-    activate(from, inside);
-    inside = copy(from + 1);
+    transform(shared, shared + X_BYTES, inside, ab, image, size, c0);
+    image = ahead.n;
+    inside = copy(from + 1 < to);
+    char *here = shared;
 #pragma unroll 1
     for (int step = from; step < to; ++step) {
         copy_async_wait<0>();
         // Publishes this step; and all warps are done with the stage that is filled next.
         __syncthreads();
-        u32 after = copy(step + 2);
-        activate(step + 1, inside);
-        inside = after;
-        char *here = stage(step);
-        warp.step(shared_address(here), shared_address(here + X_BYTES));
+        int image_after = ahead.n;
+        u32 inside_after = copy(step + 2 < to);
+        char *next = here == shared + (STAGES - 1) * STAGE_BYTES ? shared : here + STAGE_BYTES;
+        // Half of the warps of a scheduler activate before their products and half after them, so that tensor cores
+        // have work.
+#pragma unroll 1
+        for (int turn = 0; turn < 2; ++turn) {
+            if (turn != late)
+                warp.step(shared_address(here), shared_address(here + X_BYTES));
+            else if (step + 1 < to)
+                transform(next, next + X_BYTES, inside, ab, image, size, c0);
+        }
         if (columns) column += column_sum(here + X_BYTES);
+        here = next, inside = inside_after, image = image_after;
     }
 
     part += (i64)blockIdx.y * (((i64)(9 * c + 1) * k + 3) & ~3ll);

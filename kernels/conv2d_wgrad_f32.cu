@@ -12,7 +12,7 @@
 // and walks along a row of pixels: each new pixel costs two shared loads of 16 bytes for 48 FMAs.
 // FLOPs 18 N H W K C; bytes from L2 per step 8 KiB of dy and 10 KiB of x in f32.
 //
-// @REGS@
+// ptxas, sm_75 to sm_120: 83 to 122 registers, no spills; 18 KiB of shared memory.
 #include "conv2d.cuh"
 
 // Elements per global access of x and dy.

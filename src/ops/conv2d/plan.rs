@@ -373,3 +373,76 @@ pub fn reduce(parts: u64, splits: usize, outputs: [View; 2], add: [bool; 2]) -> 
         .u32(u32::from(add[1]));
     launch
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const RTX_4090: Limits = Limits {
+        sms: 128,
+        capability: 89,
+        shared_per_block: 99 << 10,
+        shared_per_sm: 100 << 10,
+        memory: 24 << 30,
+        clock: 2.52e9,
+    };
+
+    fn conv([n, h, w]: [usize; 3], c: usize, k: usize) -> Conv {
+        Conv {
+            source: Source {
+                x: View::dense(1 << 20, Elem::Bf16, [n, h, w, c]),
+                table: 0,
+                silu: false,
+                upsample: false,
+            },
+            w: View::dense(1 << 30, Elem::Bf16, [k, 3, 3, c]),
+            bias: None,
+            added: Added::None,
+            y: View::dense(1 << 25, Elem::Bf16, [n, h, w, k]),
+            gradient: false,
+            down: false,
+        }
+    }
+
+    fn defined(launch: &Launch, name: &str) -> String {
+        let found = launch.kernel.defines.iter().find(|d| d.0 == name);
+        found.unwrap().1.clone()
+    }
+
+    #[test]
+    fn forms_stay_within_the_smallest_device() {
+        let small = Limits {
+            shared_per_block: 48 << 10,
+            ..RTX_4090
+        };
+        for size in [[1, 1, 1], [16, 64, 64], [3, 8, 8], [9, 4, 4], [2, 7, 100]] {
+            for channels in [1, 3, 64, 128, 500] {
+                for device in [small, RTX_4090] {
+                    let launch = conv(size, channels, channels).plan(&device, Precision::Bf16);
+                    assert!(launch.shared <= device.shared_per_block, "{launch:?}");
+                    assert!(launch.threads <= 256 && launch.grid[0] > 0, "{launch:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn large_maps_take_large_tiles_and_few_blocks_small_ones() {
+        let many = conv([16, 64, 64], 128, 128).plan(&RTX_4090, Precision::Bf16);
+        assert_eq!((defined(&many, "BN").as_str(), many.grid[0]), ("128", 512));
+        let few = conv([16, 8, 8], 512, 512).plan(&RTX_4090, Precision::Bf16);
+        assert_eq!((defined(&few, "BN").as_str(), few.grid[0]), ("64", 128));
+        let picture = conv([16, 64, 64], 128, 3).plan(&RTX_4090, Precision::Bf16);
+        assert_eq!(defined(&picture, "BN"), "32");
+    }
+
+    #[test]
+    fn parts_fill_the_device() {
+        assert_eq!(splits(4, 128, 1024), 32);
+        assert_eq!(splits(64, 128, 1024), 2);
+        // 144 blocks on 128 places: 2 rounds of one part, 5 rounds of four parts.
+        assert_eq!(splits(144, 128, 1024), 4);
+        assert_eq!(splits(4, 128, 17), 3);
+    }
+}
