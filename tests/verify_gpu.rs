@@ -34,21 +34,23 @@ fn reference(name: &str) -> Reference {
     Reference::load(&folder.join(name)).unwrap()
 }
 
-/// In f32 every comparison of the reference passes, as on the CPU.
-fn is_met(name: &str) {
-    let report = verify(&reference(name), &device(Precision::F32)).unwrap();
+/// Every comparison of a reference passes, in f32 within the CPU's limits.
+fn is_met(name: &str, precision: Precision) {
+    let report = verify(&reference(name), &device(precision)).unwrap();
     vgpu::harness::device().assert_clean();
     let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
     bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));
     let worst = report.checks.iter().map(|c| c.error / c.limit);
     println!(
-        "{name}: {} checks, worst at {:.2} of its limit",
+        "{name} in {}: {} checks, worst at {:.2} of its limit",
+        precision.name(),
         report.checks.len(),
         worst.fold(0.0, f64::max)
     );
     assert!(
         bad.is_empty(),
-        "{name}: {} of {} checks failed, {:#?}",
+        "{name} in {}: {} of {} checks failed, {:#?}",
+        precision.name(),
         bad.len(),
         report.checks.len(),
         &bad[..bad.len().min(8)]
@@ -56,30 +58,41 @@ fn is_met(name: &str) {
     assert!(report.checks.len() > 100);
 }
 
-#[test]
-fn nano_is_met() {
-    is_met("unet_nano");
+/// A module for each precision, a test for each reference.
+macro_rules! references {
+    ($($module:ident: $precision:ident),*) => {$(
+        mod $module {
+            use super::{Precision, is_met};
+
+            #[test]
+            fn nano() {
+                is_met("unet_nano", Precision::$precision);
+            }
+
+            #[test]
+            fn nano_with_projections() {
+                is_met("unet_nano_proj", Precision::$precision);
+            }
+
+            #[test]
+            fn odd_sizes() {
+                is_met("unet_odd", Precision::$precision);
+            }
+
+            #[test]
+            fn odd_sizes_with_a_classifier() {
+                is_met("unet_odd_ngmg", Precision::$precision);
+            }
+
+            #[test]
+            fn odd_sizes_with_projections() {
+                is_met("unet_odd_proj", Precision::$precision);
+            }
+        }
+    )*};
 }
 
-#[test]
-fn nano_with_projections_is_met() {
-    is_met("unet_nano_proj");
-}
-
-#[test]
-fn odd_sizes_are_met() {
-    is_met("unet_odd");
-}
-
-#[test]
-fn odd_sizes_with_a_classifier_are_met() {
-    is_met("unet_odd_ngmg");
-}
-
-#[test]
-fn odd_sizes_with_projections_are_met() {
-    is_met("unet_odd_proj");
-}
+references!(f32_references: F32, tf32_references: Tf32, bf16_references: Bf16);
 
 /// Every node of a step, given the same inputs, makes what the CPU's op makes.
 fn nodes_agree(name: &str, precision: Precision, limit: f64) {

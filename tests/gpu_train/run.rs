@@ -1,0 +1,129 @@
+//! Whole runs with their checkpoints: stopped, resumed, and carried from device to device.
+
+use super::{alone, cpu, gpu, weights_are_near};
+use gmmk::data::{Packed, ProceduralFaces, open_or_pack};
+use gmmk::device::Device;
+use gmmk::device::cuda::Precision;
+use gmmk::tape::state::State;
+use gmmk::train::checkpoint::{Checkpoint, Part, file_name, resolve};
+use gmmk::train::config::{DataKind, RunConfig};
+use gmmk::train::length::Length;
+use gmmk::train::metrics::MetricsRow;
+use gmmk::train::run_dir::RunDir;
+use gmmk::train::setup::Setup;
+use gmmk::train::tensors::restore;
+use gmmk::train::trainer::{Observer, Trainer};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Steps of a run.
+const STEPS: u64 = 4;
+
+/// Stops a run after a number of steps.
+struct Stopper<'a> {
+    after: u64,
+    stop: &'a AtomicBool,
+}
+
+impl Observer for Stopper<'_> {
+    fn step(&mut self, step: u64, _: u64, _: f64, _: f64) {
+        self.stop.store(step >= self.after, Ordering::Relaxed);
+    }
+
+    fn logged(&mut self, _: &MetricsRow) {}
+
+    fn note(&mut self, text: &str) {
+        panic!("{text}");
+    }
+}
+
+struct Runs {
+    setup: Setup,
+    data: Arc<Packed>,
+    folder: tempfile::TempDir,
+}
+
+impl Runs {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let faces = ProceduralFaces::new(1, 12);
+        let data = open_or_pack(&faces, 16, folder.path(), &mut |_| ()).unwrap();
+        let config = RunConfig {
+            batch: 1,
+            steps: Length::Steps(STEPS),
+            ..RunConfig::new(DataKind::Faces, "nano")
+        };
+        Self {
+            setup: Setup::for_data(config, &data).unwrap(),
+            data: Arc::new(data),
+            folder,
+        }
+    }
+
+    /// Trains run `name` on each device up to the step named with it.
+    fn train(&self, name: &str, parts: &[(&Device, u64)]) -> std::path::PathBuf {
+        let path = self.folder.path().join(name);
+        for (i, &(device, until)) in parts.iter().enumerate() {
+            let run = match i {
+                0 => RunDir::create(&path).unwrap(),
+                _ => RunDir::resume(&path).unwrap(),
+            };
+            if i == 0 {
+                self.setup.config.save(&run.config()).unwrap();
+            }
+            let last = (i > 0).then(|| Checkpoint::open(&resolve(&path).unwrap().path).unwrap());
+            let data = self.data.clone();
+            let mut trainer = Trainer::new(&self.setup, &run, data, last.as_ref(), device).unwrap();
+            let stop = AtomicBool::new(false);
+            let mut stopper = Stopper {
+                after: until,
+                stop: &stop,
+            };
+            let outcome = trainer.train(&stop, &mut stopper).unwrap();
+            assert_eq!(outcome.step, until);
+        }
+        path.join("checkpoints").join(file_name(STEPS))
+    }
+
+    fn state(&self, checkpoint: &Path) -> State {
+        let checkpoint = Checkpoint::open(checkpoint).unwrap();
+        let mut state = self.setup.allocate().unwrap();
+        restore(&checkpoint, self.setup.net.table(), &mut state, &Part::ALL).unwrap();
+        state
+    }
+}
+
+#[test]
+fn runs_go_on_from_checkpoints_of_any_device() {
+    let _alone = alone();
+    let runs = Runs::new();
+    let (host, device) = (cpu(), gpu(Precision::F32, true));
+    let whole = runs.train("whole", &[(&device, STEPS)]);
+    let halves = runs.train("halves", &[(&device, 2), (&device, STEPS)]);
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    assert!(
+        bytes(&whole) == bytes(&halves),
+        "a resumed run has other bits"
+    );
+    let plain = runs.train("plain", &[(&host, STEPS)]);
+    let mixed = runs.train("mixed", &[(&host, 1), (&device, 3), (&host, STEPS)]);
+    let [plain, mixed] = [plain, mixed].map(|path| runs.state(&path));
+    weights_are_near(&runs.setup, STEPS, [&plain, &mixed]);
+    vgpu::harness::device().assert_clean();
+}
+
+#[test]
+fn a_bf16_run_resumes_with_the_same_bits() {
+    let _alone = alone();
+    let runs = Runs::new();
+    let device = gpu(Precision::Bf16, true);
+    let whole = runs.train("whole", &[(&device, STEPS)]);
+    let halves = runs.train("halves", &[(&device, 1), (&device, STEPS)]);
+    let bytes = |path: &Path| std::fs::read(path).unwrap();
+    assert!(
+        bytes(&whole) == bytes(&halves),
+        "a resumed run has other bits"
+    );
+    vgpu::harness::device().assert_clean();
+}
