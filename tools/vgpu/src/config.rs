@@ -18,6 +18,8 @@ pub struct Config {
     pub report: Option<String>,
     pub stats: Option<String>,
     pub cover: Option<String>,
+    /// Model L1 and L2; `None`: where counters are asked for.
+    pub caches: Option<bool>,
 }
 
 impl Default for Config {
@@ -34,6 +36,7 @@ impl Default for Config {
             report: None,
             stats: None,
             cover: None,
+            caches: None,
         }
     }
 }
@@ -109,6 +112,7 @@ impl Config {
                 "a number of instructions",
             ),
             "nan" => give(&mut self.launch.nan, flag, "0 or 1"),
+            "caches" => give(&mut self.caches, flag.map(Some), "0 or 1"),
             "eager" => give(&mut self.eager, flag, "0 or 1"),
             "report" => give(&mut self.report, Some(path), ""),
             "stats" => give(&mut self.stats, Some(path), ""),

@@ -147,6 +147,8 @@ pub struct Counts {
     pub longest_block: u64,
     /// Blocks done.
     pub blocks: u64,
+    /// What the caches did, where they are modelled.
+    pub traffic: Option<crate::cache::Traffic>,
 }
 
 impl Counts {

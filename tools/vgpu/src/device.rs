@@ -1,5 +1,6 @@
 //! What is known of the devices that the driver can pretend to be.
 
+use crate::cache::Levels;
 use serde::Deserialize;
 
 /// A device's limits and rates, per SM and clock unless said otherwise.
@@ -65,6 +66,19 @@ impl Device {
             }
         };
         toml::from_str(text).map_err(|e| format!("device {name}: {e}"))
+    }
+
+    /// The caches that a launch sees: shared memory takes its part of L1.
+    pub fn levels(&self, threads: u32, registers: u32, shared: u32) -> Levels {
+        let resident = self.resident(threads, registers, shared).0.max(1);
+        // An eighth is L1 whatever the kernel asks for.
+        let taken = resident.saturating_mul(shared + 1024);
+        Levels {
+            sms: self.sms,
+            resident,
+            l1_bytes: self.l1_bytes.saturating_sub(taken).max(self.l1_bytes / 8),
+            l2_bytes: self.l2_bytes,
+        }
     }
 
     /// Blocks of a kernel that an SM holds at once, and what limits them.

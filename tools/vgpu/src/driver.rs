@@ -1,5 +1,6 @@
 //! The driver's state behind its functions: handles, launches, errors, findings.
 
+use crate::cache::Levels;
 use crate::check::{Finding, lock};
 use crate::config::Config;
 use crate::decode::Loaded;
@@ -267,6 +268,7 @@ impl Driver {
         let Ok(kernel) = function.kernel() else {
             return;
         };
+        self.machine.caches = self.levels(function, kernel, &shape);
         let outcome = self.machine.launch(&function.module, kernel, shape, params);
         let text = &function.module.text;
         let thread = std::thread::current().id();
@@ -306,6 +308,18 @@ impl Driver {
         if let Some(path) = &self.config.stats {
             append(path, &summary.json());
         }
+    }
+
+    /// The caches that a launch sees, where they are modelled.
+    fn levels(&self, function: &Function, kernel: &Kernel, shape: &Shape) -> Option<Levels> {
+        let wanted = self.config.caches.unwrap_or(self.config.stats.is_some());
+        let sass = function.module.sass.get().and_then(|k| k.get(&kernel.name));
+        let threads = shape.block.iter().product();
+        let shared = kernel.shared_bytes + shape.dynamic;
+        wanted.then(|| {
+            self.device
+                .levels(threads, sass.map_or(0, |k| k.registers), shared)
+        })
     }
 
     fn report(&self, findings: &[Finding]) {

@@ -1,5 +1,6 @@
 //! One launch in numbers: counters by class, traffic, occupancy, modelled time.
 
+use crate::cache::Traffic;
 use crate::count::{Class, Counts, Line};
 use crate::decode::Loaded;
 use crate::decode::kernel::Kernel;
@@ -35,6 +36,8 @@ pub struct Summary {
     pub divergent: u64,
     pub unique_read: u64,
     pub unique_written: u64,
+    /// L1, L2 and DRAM, where caches are modelled.
+    pub traffic: Option<Traffic>,
     pub longest_block: u64,
     pub shared_bytes: u32,
     pub registers: Option<u32>,
@@ -67,6 +70,7 @@ impl Summary {
             blocks: shape.grid.iter().map(|n| u64::from(*n)).product(),
             unique_read: counts.read_sectors * 32,
             unique_written: counts.written_sectors * 32,
+            traffic: counts.traffic,
             longest_block: counts.longest_block,
             shared_bytes: kernel.shared_bytes + shape.dynamic,
             ..Summary::default()
@@ -145,8 +149,8 @@ impl Summary {
             fp64: self.class(Class::Fp64) / n,
             fp16: self.class(Class::Fp16) / n,
             waves: self.waves as f64 / n,
-            sectors: sectors / n,
-            unique_bytes: (self.unique_read + self.unique_written) as f64,
+            sectors: self.traffic.map_or(sectors, |t| t.l2 as f64) / n,
+            dram_bytes: self.dram_bytes() as f64,
             atomic_sectors: self.atomics.sectors as f64 / n,
             overlapped: self.class(Class::Async) > 0.0,
             requests: (self.loads.requests + self.copies.requests) as f64 / n,
@@ -158,8 +162,14 @@ impl Summary {
                 / time.seconds
                 / (device.tensor_flop * f64::from(device.sms) * device.clock_ghz * 1e9)
         } else {
-            load.unique_bytes / time.seconds / (device.dram_gb_per_s * 1e9)
+            load.dram_bytes / time.seconds / (device.dram_gb_per_s * 1e9)
         };
+    }
+
+    /// Bytes to and from DRAM: what the caches let through, or every byte once.
+    fn dram_bytes(&self) -> u64 {
+        self.traffic
+            .map_or(self.unique_read + self.unique_written, |t| t.dram_bytes())
     }
 
     /// As one line of JSON.
@@ -217,6 +227,16 @@ impl Summary {
             ("unique_written", self.unique_written),
         ] {
             out.push((key.to_owned(), value.to_string()));
+        }
+        if let Some(t) = self.traffic {
+            for (key, value) in [
+                ("l1_sect_hit", t.l1_hits),
+                ("l2_sect", t.l2),
+                ("l2_sect_hit", t.l2_hits),
+                ("dram_bytes", t.dram_bytes()),
+            ] {
+                out.push((key.to_owned(), value.to_string()));
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use super::global::Region;
 use super::launch::{Launch, Order};
 use super::race::Watch;
 use super::warp::{Warp, fill_specials};
+use crate::cache::Trace;
 use crate::check::{Kind, Location};
 use crate::count::Counts;
 use std::collections::HashSet;
@@ -27,6 +28,8 @@ pub struct BlockState {
     pub barriers: [Barrier; 16],
     /// The error that ended the kernel, or 0.
     pub fault: u32,
+    /// Requests to global memory, where caches are modelled.
+    pub trace: Trace,
     /// Nothing was stored to global memory since the last fence.
     pub fenced: bool,
     /// Blocks whose earlier stores are ordered before what this one does now.
@@ -151,6 +154,9 @@ impl<'a> Worker<'a> {
             }
         }
         let opened = release(&mut self.state, &mut self.warps);
+        if self.launch.waves.is_some() {
+            self.state.trace.merge();
+        }
         if !moved && !opened && !self.done() {
             self.deadlock();
             return Err(719);
@@ -181,6 +187,14 @@ impl<'a> Worker<'a> {
         let stop = cx.run();
         self.warps[n] = warp;
         stop
+    }
+
+    /// Hands the block's requests to the caches; `position` is its place in the order of blocks.
+    pub fn hand_over(&mut self, position: u64) {
+        if let Some(waves) = &self.launch.waves {
+            let trace = std::mem::take(&mut self.state.trace);
+            crate::check::lock(waves).add(position, trace);
+        }
     }
 
     /// Runs the block to its end.

@@ -2,6 +2,7 @@
 
 use super::block::Worker;
 use super::memory::Memory;
+use crate::cache::Waves;
 use crate::check::{Findings, lock};
 use crate::count::Counts;
 use crate::decode::ModuleText;
@@ -104,6 +105,8 @@ pub struct Launch<'a> {
     pub findings: Findings,
     /// The number, 1 to 255, that marks sectors touched by this launch.
     pub epoch: u8,
+    /// The caches, where they are modelled.
+    pub waves: Option<Mutex<Waves>>,
     /// Blocks that have published their stores, by the address of their atomics.
     pub published: Mutex<HashMap<u64, HashSet<u32>>>,
 }
@@ -131,12 +134,8 @@ impl Launch<'_> {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
-    /// Runs all blocks.
-    ///
-    /// # Errors
-    ///
-    /// The counters so far and the CUDA error that ended the kernel.
-    pub fn run(&self) -> Result<Counts, (Counts, u32)> {
+    /// Runs all blocks: the counters, and the CUDA error that ended the kernel, or 0.
+    pub fn run(&self) -> (Counts, u32) {
         let blocks: u64 = self.grid.iter().map(|n| u64::from(*n)).product();
         if self.cooperative {
             return self.together(blocks);
@@ -155,7 +154,12 @@ impl Launch<'_> {
         let total = Mutex::new(Counts::new(self.kernel));
         // Each thread has a stretch of the blocks of its own, since neighbours share cache lines; who is
         // done helps the others.
-        let stretch = blocks.div_ceil(threads);
+        // Caches want their waves complete, so all threads take from one stretch.
+        let stretch = if self.waves.is_some() {
+            blocks
+        } else {
+            blocks.div_ceil(threads)
+        };
         let next: Vec<AtomicU64> = (0..threads).map(|t| AtomicU64::new(t * stretch)).collect();
         let work = |own: u64| {
             let mut worker = Worker::new(self);
@@ -170,6 +174,7 @@ impl Launch<'_> {
                     if let Err(code) = worker.finish() {
                         fault.store(code, Ordering::Relaxed);
                     }
+                    worker.hand_over(n);
                 }
             }
             lock(&total).add(&worker.counts);
@@ -185,14 +190,11 @@ impl Launch<'_> {
         let counts = total
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match fault.into_inner() {
-            0 => Ok(counts),
-            code => Err((counts, code)),
-        }
+        (counts, fault.into_inner())
     }
 
     /// All blocks at once, a round each in turn.
-    fn together(&self, blocks: u64) -> Result<Counts, (Counts, u32)> {
+    fn together(&self, blocks: u64) -> (Counts, u32) {
         let mut workers: Vec<Worker<'_>> = (0..blocks)
             .map(|n| {
                 let mut worker = Worker::new(self);
@@ -212,14 +214,11 @@ impl Launch<'_> {
             }
         }
         let mut total = Counts::new(self.kernel);
-        for worker in &mut workers {
+        for (n, worker) in workers.iter_mut().enumerate() {
             total.add(&worker.counts);
+            worker.hand_over(n as u64);
         }
         total.blocks = blocks;
-        if fault == 0 {
-            Ok(total)
-        } else {
-            Err((total, fault))
-        }
+        (total, fault)
     }
 }
