@@ -5,6 +5,7 @@ use crate::count::{Class, Counts, Line};
 use crate::decode::Loaded;
 use crate::decode::kernel::Kernel;
 use crate::device::Device;
+use crate::exec::cx::Inst;
 use crate::machine::Shape;
 use crate::model::{self, Load};
 use crate::sass::KernelSass;
@@ -25,6 +26,8 @@ pub struct Summary {
     pub classes: BTreeMap<&'static str, u64>,
     pub mma_ops: u64,
     pub mma_flop: u64,
+    /// The same in bf16 FLOPs that take as long.
+    pub tensor_work: f64,
     pub fp32_flop: u64,
     pub loads: Line,
     pub stores: Line,
@@ -76,14 +79,15 @@ impl Summary {
             ..Summary::default()
         };
         for (inst, line) in kernel.code.iter().zip(&counts.lines) {
-            s.add(inst.class, inst.imm, line);
+            s.add(inst, line);
         }
         let sass = module.sass.get().and_then(|k| k.get(&kernel.name));
         s.model(kernel, counts, device, sass);
         s
     }
 
-    fn add(&mut self, class: Class, imm: u64, line: &Line) {
+    fn add(&mut self, inst: &Inst, line: &Line) {
+        let class = inst.class;
         self.inst += line.runs;
         self.lane_inst += line.lanes;
         *self.classes.entry(class.name()).or_default() += line.runs;
@@ -94,7 +98,9 @@ impl Summary {
         match class {
             Class::Tensor => {
                 self.mma_ops += line.runs;
-                self.mma_flop += 2 * imm * line.runs;
+                let flop = 2 * inst.imm * line.runs;
+                self.mma_flop += flop;
+                self.tensor_work += flop as f64 * f64::from(inst.b) / 16.0;
             }
             Class::Fp32 => self.fp32_flop += line.lanes,
             _ => {}
@@ -141,7 +147,7 @@ impl Summary {
             blocks: self.blocks,
             resident: self.resident.max(1),
             warps: threads.div_ceil(32),
-            tensor_flop: self.mma_flop as f64 / n,
+            tensor_flop: self.tensor_work / n,
             issued: issued as f64 / n,
             fp32: self.class(Class::Fp32) / n,
             int: self.class(Class::Int) / n,
@@ -158,7 +164,7 @@ impl Summary {
         let time = model::time(&load, device);
         (self.seconds, self.limit) = (time.seconds, time.limit);
         self.of_peak = if self.mma_flop > 0 {
-            self.mma_flop as f64
+            self.tensor_work
                 / time.seconds
                 / (device.tensor_flop * f64::from(device.sms) * device.clock_ghz * 1e9)
         } else {

@@ -6,6 +6,7 @@ pub mod float;
 pub mod flow;
 pub mod int;
 pub mod kernel;
+pub mod matrix;
 pub mod memory;
 pub mod moves;
 pub mod op;

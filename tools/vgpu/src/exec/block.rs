@@ -4,7 +4,7 @@ use super::barrier::{Barrier, release};
 use super::cx::{Cx, FULL, Stop};
 use super::global::Region;
 use super::launch::{Launch, Order};
-use super::race::Watch;
+use super::race::{Rewrite, Watch};
 use super::warp::{Warp, fill_specials};
 use crate::cache::Trace;
 use crate::check::{Kind, Location};
@@ -28,6 +28,8 @@ pub struct BlockState {
     pub barriers: [Barrier; 16],
     /// The error that ended the kernel, or 0.
     pub fault: u32,
+    /// Stores over another warp's, unordered: nothing is wrong if they store the same value.
+    pub rewrites: Vec<Rewrite>,
     /// Requests to global memory, where caches are modelled.
     pub trace: Trace,
     /// Nothing was stored to global memory since the last fence.

@@ -53,7 +53,7 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
     let w = cx.warp.index as usize;
     let watch = &mut cx.block.watch;
     let shift = watch.shift;
-    let mut wrong = None;
+    let (mut wrong, mut second) = (None, Vec::new());
     let (mut at, mut lane) = (first, 0);
     while lane < 32 {
         let (from, to) = (
@@ -64,14 +64,21 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
             Use::Read => watch.read(w, lane, from, to),
             _ => watch.write(w, lane, from, to, how, None),
         };
-        if let (Some(found), None) = (found, wrong) {
-            wrong = Some((found, lane, at));
+        if let Some(found) = found {
+            if how == Use::Write {
+                second.push((found, lane, at));
+            } else {
+                wrong = wrong.or(Some((found, lane, at)));
+            }
         }
         at += bytes;
         lane += 1;
     }
     if let Some((wrong, lane, at)) = wrong {
         cx.shared_wrong(wrong, lane as usize, at, verb(how));
+    }
+    for (wrong, lane, at) in second {
+        cx.store_wrong(wrong, lane as usize, at);
     }
 }
 
@@ -166,8 +173,10 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
     if how == Use::Atomic {
         watch.mark_atomic(w, from, to);
     }
-    if let Some(wrong) = wrong {
-        cx.shared_wrong(wrong, lane, at as u32, verb(how));
+    match wrong {
+        Some(wrong) if how == Use::Write => cx.store_wrong(wrong, lane, at as u32),
+        Some(wrong) => cx.shared_wrong(wrong, lane, at as u32, verb(how)),
+        None => {}
     }
 }
 

@@ -20,6 +20,7 @@ mod halves;
 mod integers;
 mod lanes;
 mod memory;
+mod products;
 mod run;
 mod warps;
 mod words;

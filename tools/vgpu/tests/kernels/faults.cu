@@ -45,8 +45,12 @@ K(good_uninit_shared) { __shared__ float s[64]; s[T] = a[I]; __syncthreads(); b[
 K(bad_race_read) { __shared__ float s[64]; s[T] = a[I]; b[I] = s[63 - T]; }
 K(good_race_read) { __shared__ float s[64]; s[T] = a[I]; __syncthreads(); b[I] = s[63 - T]; }
 
-K(bad_race_write) { __shared__ float s[32]; s[T & 31] = a[I]; __syncthreads(); b[I] = s[T & 31]; }
+K(bad_race_write) { __shared__ float s[32]; s[T & 31] = a[I] + T; __syncthreads(); b[I] = s[T & 31]; }
 K(good_race_write) { __shared__ float s[32]; if (T < 32) s[T] = a[I]; __syncthreads(); b[I] = s[T & 31]; }
+
+// Two warps store one value: harmless. Two values: a race.
+K(bad_race_value) { __shared__ float s[32]; s[T & 31] = (float)T; __syncthreads(); b[I] = s[T & 31]; }
+K(good_race_value) { __shared__ float s[32]; s[T & 31] = (float)(T & 31); __syncthreads(); b[I] = s[T & 31]; }
 
 K(bad_race_reuse) {
     __shared__ float s[64];
