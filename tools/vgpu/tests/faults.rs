@@ -11,7 +11,7 @@ use vgpu::machine::{Machine, Outcome, Shape};
 const SOURCE: &str = include_str!("kernels/faults.cu");
 
 /// Name, what must be found, blocks, threads, and the option that looks for it.
-const PAIRS: [(&str, Kind, u32, u32, &str); 35] = [
+const PAIRS: [(&str, Kind, u32, u32, &str); 40] = [
     ("write", Kind::OutOfBounds, 4, 64, ""),
     ("read", Kind::OutOfBounds, 4, 64, ""),
     ("bounds_shared", Kind::OutOfBounds, 1, 64, ""),
@@ -40,6 +40,11 @@ const PAIRS: [(&str, Kind, u32, u32, &str); 35] = [
     ("async_barrier", Kind::SharedRace, 1, 64, ""),
     ("async_count", Kind::InFlight, 1, 64, ""),
     ("async_refill", Kind::SharedRace, 1, 64, ""),
+    ("mbarrier_init", Kind::Mbarrier, 1, 64, ""),
+    ("mbarrier_count", Kind::Mbarrier, 1, 64, ""),
+    ("mbarrier_wait", Kind::SharedRace, 1, 64, ""),
+    ("mbarrier_never", Kind::Deadlock, 1, 64, ""),
+    ("mbarrier_copy", Kind::InFlight, 1, 64, ""),
     ("global_write", Kind::GlobalRace, 4, 64, "race"),
     ("global_read", Kind::GlobalRace, 2, 64, "race"),
     ("global_fence", Kind::GlobalRace, 4, 64, "race"),

@@ -227,7 +227,7 @@ fn eight<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool
         Some(low) => b.src(low, from)?,
         None => inst.a,
     };
-    inst.imm = u64::from(op.has("e5m2x2")) * WIDE | u64::from(op.has("relu")) * RELU;
+    inst.imm = if op.has("e5m2x2") { WIDE } else { 0 } | if op.has("relu") { RELU } else { 0 };
     inst.class = Class::Cvt;
     b.emit(inst);
     Ok(true)

@@ -7,6 +7,7 @@ pub mod flow;
 pub mod int;
 pub mod kernel;
 pub mod matrix;
+pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod op;
@@ -346,6 +347,7 @@ fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String>
         int::decode,
         float::decode,
         cvt::decode,
+        mbarrier::decode,
         memory::decode,
         flow::decode,
     ];

@@ -4,12 +4,13 @@ use super::barrier::{Barrier, release};
 use super::cx::{Cx, FULL, Stop};
 use super::global::Region;
 use super::launch::{Launch, Order};
+use super::mbarrier::Mbarrier;
 use super::race::{Rewrite, Watch};
 use super::warp::{Warp, fill_specials};
 use crate::cache::Trace;
 use crate::check::{Kind, Location};
 use crate::count::Counts;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// What the warps of a block share.
 #[derive(Debug, Default)]
@@ -30,6 +31,10 @@ pub struct BlockState {
     pub fault: u32,
     /// Stores over another warp's, unordered: nothing is wrong if they store the same value.
     pub rewrites: Vec<Rewrite>,
+    /// Barriers in shared memory, by their offset.
+    pub mbarriers: BTreeMap<u32, Mbarrier>,
+    /// Waits for them in vain since the last arrival.
+    pub waits: u32,
     /// Requests to global memory, where caches are modelled.
     pub trace: Trace,
     /// Nothing was stored to global memory since the last fence.
@@ -106,6 +111,8 @@ impl<'a> Worker<'a> {
         self.state.barriers = Default::default();
         (self.state.fault, self.state.fenced) = (0, true);
         self.state.acquired.clear();
+        self.state.mbarriers.clear();
+        self.state.waits = 0;
         let threads = launch.threads();
         let shared = (launch.dynamic, launch.shared_bytes());
         for (n, warp) in self.warps.iter_mut().enumerate() {

@@ -13,6 +13,7 @@ pub mod half;
 pub mod launch;
 pub mod load;
 pub mod math;
+pub mod mbarrier;
 pub mod memory;
 pub mod nan;
 pub mod ops;

@@ -19,6 +19,7 @@ mod floats;
 mod halves;
 mod integers;
 mod lanes;
+mod mbarrier;
 mod memory;
 mod products;
 mod run;
