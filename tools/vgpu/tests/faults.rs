@@ -11,7 +11,7 @@ use vgpu::machine::{Machine, Outcome, Shape};
 const SOURCE: &str = include_str!("kernels/faults.cu");
 
 /// Name, what must be found, blocks, threads, and the option that looks for it.
-const PAIRS: [(&str, Kind, u32, u32, &str); 40] = [
+const PAIRS: [(&str, Kind, u32, u32, &str); 41] = [
     ("write", Kind::OutOfBounds, 4, 64, ""),
     ("read", Kind::OutOfBounds, 4, 64, ""),
     ("bounds_shared", Kind::OutOfBounds, 1, 64, ""),
@@ -22,6 +22,7 @@ const PAIRS: [(&str, Kind, u32, u32, &str); 40] = [
     ("race_read", Kind::SharedRace, 1, 64, ""),
     ("race_write", Kind::SharedRace, 1, 64, ""),
     ("race_value", Kind::SharedRace, 1, 64, ""),
+    ("race_add", Kind::SharedRace, 1, 64, ""),
     ("race_reuse", Kind::SharedRace, 1, 64, ""),
     ("race_warp", Kind::SharedRace, 1, 32, ""),
     ("race_half", Kind::SharedRace, 1, 64, ""),

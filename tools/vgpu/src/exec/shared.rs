@@ -64,6 +64,9 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
             Use::Read => watch.read(w, lane, from, to),
             _ => watch.write(w, lane, from, to, how, None),
         };
+        if how == Use::Atomic {
+            watch.mark_atomic(w, from, to);
+        }
         if let Some(found) = found {
             if how == Use::Write {
                 second.push((found, lane, at));

@@ -53,6 +53,11 @@ K(good_race_write) { __shared__ float s[32]; if (T < 32) s[T] = a[I]; __syncthre
 K(bad_race_value) { __shared__ float s[32]; s[T & 31] = (float)T; __syncthreads(); b[I] = s[T & 31]; }
 K(good_race_value) { __shared__ float s[32]; s[T & 31] = (float)(T & 31); __syncthreads(); b[I] = s[T & 31]; }
 
+// Both warps add to the same words, one behind the other.
+#define RACE_ADD(ADD) { __shared__ float s[32]; if (T < 32) s[T] = 0; __syncthreads(); ADD; __syncthreads(); b[I] = s[T & 31]; }
+K(bad_race_add) RACE_ADD(s[T & 31] += a[I])
+K(good_race_add) RACE_ADD(atomicAdd(s + (T & 31), a[I]))
+
 K(bad_race_reuse) {
     __shared__ float s[64];
     float sum = 0;
