@@ -88,6 +88,8 @@ pub struct Driver {
     next: u64,
     error: Option<(u32, ThreadId)>,
     findings: HashMap<ThreadId, Vec<Finding>>,
+    /// FLOPs of a thread's next kernel without padding.
+    pub useful: HashMap<ThreadId, u64>,
     cover: HashMap<(String, u32), (u64, String)>,
 }
 
@@ -138,6 +140,7 @@ impl Driver {
             next: 0x1000,
             error: None,
             findings: HashMap::new(),
+            useful: HashMap::new(),
             cover: HashMap::new(),
             config,
         };
@@ -297,14 +300,15 @@ impl Driver {
             }
             self.write_cover();
         }
-        let summary = stats::Summary::new(
+        let mut summary = stats::Summary::new(
             kernel,
             &function.module,
             shape,
             &outcome.counts,
             &self.device,
         );
-        self.now += summary.seconds + 1.2e-6;
+        summary.useful_flop = self.useful.remove(&thread);
+        self.now += summary.seconds + crate::model::NODE;
         if let Some(path) = &self.config.stats {
             append(path, &summary.json());
         }

@@ -41,6 +41,8 @@ pub struct Time {
     pub limit: &'static str,
 }
 
+/// Seconds that a kernel costs beside its own, as a node of a graph.
+pub const NODE: f64 = 1.2e-6;
 /// Clocks from a block's start to its first useful result.
 const FILL: f64 = 700.0;
 /// Clocks that a load from L2 or DRAM takes.

@@ -28,6 +28,8 @@ pub struct Summary {
     pub mma_flop: u64,
     /// The same in bf16 FLOPs that take as long.
     pub tensor_work: f64,
+    /// FLOPs of the problem without padding, as the launcher gave them.
+    pub useful_flop: Option<u64>,
     pub fp32_flop: u64,
     pub loads: Line,
     pub stores: Line,
@@ -121,21 +123,9 @@ impl Summary {
         self.classes.get(class.name()).copied().unwrap_or(0) as f64
     }
 
-    fn model(
-        &mut self,
-        kernel: &Kernel,
-        counts: &Counts,
-        device: &Device,
-        sass: Option<&KernelSass>,
-    ) {
-        self.registers = sass.map(|k| k.registers);
-        self.spills = sass.map(|k| k.spills);
-        if let Some(k) = sass {
-            self.sass = k.executed(kernel, counts);
-        }
-        let threads = self.block.iter().product();
-        (self.resident, self.limited_by) =
-            device.resident(threads, self.registers.unwrap_or(0), self.shared_bytes);
+    /// What the launch asks of a device.
+    pub fn load(&self) -> Load {
+        let threads: u32 = self.block.iter().product();
         let n = self.blocks.max(1) as f64;
         let issued = if self.sass.is_empty() {
             self.inst
@@ -143,7 +133,7 @@ impl Summary {
             self.sass.values().sum()
         };
         let sectors = (self.loads.sectors + self.stores.sectors + self.copies.sectors) as f64;
-        let load = Load {
+        Load {
             blocks: self.blocks,
             resident: self.resident.max(1),
             warps: threads.div_ceil(32),
@@ -160,7 +150,25 @@ impl Summary {
             atomic_sectors: self.atomics.sectors as f64 / n,
             overlapped: self.class(Class::Async) > 0.0,
             requests: (self.loads.requests + self.copies.requests) as f64 / n,
-        };
+        }
+    }
+
+    fn model(
+        &mut self,
+        kernel: &Kernel,
+        counts: &Counts,
+        device: &Device,
+        sass: Option<&KernelSass>,
+    ) {
+        self.registers = sass.map(|k| k.registers);
+        self.spills = sass.map(|k| k.spills);
+        if let Some(k) = sass {
+            self.sass = k.executed(kernel, counts);
+        }
+        let threads = self.block.iter().product();
+        (self.resident, self.limited_by) =
+            device.resident(threads, self.registers.unwrap_or(0), self.shared_bytes);
+        let load = self.load();
         let time = model::time(&load, device);
         (self.seconds, self.limit) = (time.seconds, time.limit);
         self.of_peak = if self.mma_flop > 0 {
@@ -209,6 +217,10 @@ impl Summary {
             ("block_max_inst", self.longest_block.to_string()),
         ] {
             out.push((key.to_owned(), value));
+        }
+        if let Some(useful) = self.useful_flop {
+            out.push(("useful_flop".to_owned(), useful.to_string()));
+            out.push(("useful_of_flop".to_owned(), self.mma_flop.to_string()));
         }
     }
 
