@@ -150,6 +150,11 @@ impl Config {
                 word(value, "global", "off"),
                 "global or off",
             ),
+            "init" => give(
+                &mut self.launch.shared_unwritten,
+                word(value, "global", "all"),
+                "global or all",
+            ),
             "mma" => give(&mut self.launch.truncate, truncate, "exact or truncate"),
             "streams" => give(&mut self.late, word(value, "late", "now"), "now or late"),
             "time" => give(

@@ -122,6 +122,20 @@ fn every_fault_is_caught_and_its_twin_is_silent() {
     );
 }
 
+/// `VGPU_INIT=global` lets shared memory be read that nobody wrote, and nothing else.
+#[test]
+fn unwritten_shared_memory_may_be_allowed() {
+    let ptx = compile(SOURCE, "faults.cu", "compute_80", &[]);
+    let options = Options {
+        shared_unwritten: true,
+        ..Options::default()
+    };
+    let shared = run(&ptx, "bad_uninit_shared", 1, 64, options);
+    assert!(shared.findings.is_empty());
+    let global = run(&ptx, "bad_uninit", 4, 64, options);
+    assert_eq!(kinds(&global.findings), [Kind::Uninitialised]);
+}
+
 #[test]
 fn a_finding_names_its_place() {
     let ptx = compile(SOURCE, "faults.cu", "compute_80", &[]);

@@ -11,6 +11,7 @@ pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod op;
+pub mod wmma;
 
 use crate::exec::cx::NONE;
 use crate::exec::memory::Memory;
@@ -348,6 +349,7 @@ fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String>
         float::decode,
         cvt::decode,
         mbarrier::decode,
+        wmma::decode,
         memory::decode,
         flow::decode,
     ];

@@ -57,6 +57,8 @@ pub struct Options {
     pub threads: usize,
     /// Bounds and alignment only.
     pub fast: bool,
+    /// Shared memory that nobody wrote may be read.
+    pub shared_unwritten: bool,
     /// Look for races between blocks.
     pub race: bool,
     /// Look for the first NaN or infinity.
@@ -73,6 +75,7 @@ impl Default for Options {
             order: Order::Forward,
             threads: 1,
             fast: false,
+            shared_unwritten: false,
             race: false,
             nan: false,
             max_inst: 20_000_000_000,

@@ -23,3 +23,4 @@ pub mod shared;
 pub mod tensor;
 pub mod warp;
 pub mod whole;
+pub mod wmma;

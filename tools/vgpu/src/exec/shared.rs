@@ -102,10 +102,9 @@ fn uninitialised(cx: &mut Cx<'_>, first: u32, bytes: u32) {
             cx.block.valid[at..at + bytes as usize].fill(1);
             // What a copy will bring is the in-flight check's business.
             let shift = cx.block.watch.shift;
-            if !cx
-                .block
-                .watch
-                .in_flight(at >> shift, ((at + bytes as usize - 1) >> shift) + 1)
+            let last = (at + bytes as usize - 1) >> shift;
+            if !cx.block.watch.in_flight(at >> shift, last + 1)
+                && !cx.launch.options.shared_unwritten
             {
                 cx.find(
                     Kind::Uninitialised,
@@ -160,7 +159,7 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
         valid.fill(1);
     } else if valid.contains(&0) {
         valid.fill(1);
-        if !cx.block.watch.in_flight(from, to) {
+        if !cx.block.watch.in_flight(from, to) && !cx.launch.options.shared_unwritten {
             cx.find(
                 Kind::Uninitialised,
                 lane,

@@ -24,4 +24,5 @@ mod memory;
 mod products;
 mod run;
 mod warps;
+mod wmma;
 mod words;
