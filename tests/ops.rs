@@ -8,3 +8,21 @@
 #![allow(clippy::unwrap_used)]
 
 mod oracle;
+
+#[path = "oracle/levels.rs"]
+mod levels;
+
+use gmmk::device::Device;
+
+/// What `run` makes on each of the devices whose results must have the same bits: here 1, 2, 3 and 5
+/// worker threads.
+fn on_devices<T>(run: impl FnMut(Device) -> T) -> Vec<(String, T)> {
+    let counts = [1, 2, 3, 5].map(|threads| format!("{threads} threads"));
+    let devices = [1, 2, 3, 5].map(|threads| oracle::pool(threads).into());
+    counts.into_iter().zip(devices.map(run)).collect()
+}
+
+/// One of the devices, another for every `case`.
+fn device(case: usize) -> Device {
+    oracle::pool(1 + case % 3).into()
+}

@@ -91,7 +91,7 @@ fn figures_of_trained_models() {
         out: out.clone(),
         scale: Scale::Quick,
         seed: 3,
-        pool: Arc::new(Pool::new(2).unwrap()),
+        device: Arc::new(Pool::new(2).unwrap()).into(),
         data: Some(data.clone()),
         progress: &mut lines,
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 fn run(dir: &Path) {
     let pool = Arc::new(Pool::new(2).unwrap());
-    let report = verify(&Reference::load(dir).unwrap(), &pool).unwrap();
+    let report = verify(&Reference::load(dir).unwrap(), &pool.into()).unwrap();
     let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
     bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));
     let worst = report

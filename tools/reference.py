@@ -219,21 +219,21 @@ def compute(config, weights, io, h, spec):
     return files, meta
 
 
-def float32_error(config, weights, io, files, loss, spec):
-    """How far torch itself is from the float64 numbers when it computes in float32."""
-    net = build(config, weights, torch.float32)
-    (loss32, *_), output32, grads32 = gradients(net, io, torch.float32, spec)
-    names = [name for name in grads32 if not name.startswith("input.")]
+def error_in(dtype, config, weights, io, files, loss, spec):
+    """How far torch itself is from the float64 numbers when it stores and computes as `dtype`."""
+    net = build(config, weights, dtype)
+    (narrow_loss, *_), output, narrow = gradients(net, io, dtype, spec)
+    names = [name for name in narrow if not name.startswith("input.")]
     grads = files["grads"]
 
     def flat(tensors):
         return torch.cat([tensors[name].double().flatten() for name in names])
 
     return {
-        "output": relative(output32, files["io"]["output"]),
-        "loss": abs(loss32 - loss) / loss,
-        "worst_grad_tensor": max(relative(grads32[name], grads[name]) for name in names),
-        "all_grads": relative(flat(grads32), flat(grads)),
+        "output": relative(output, files["io"]["output"]),
+        "loss": abs(narrow_loss - loss) / loss,
+        "worst_grad_tensor": max(relative(narrow[name], grads[name]) for name in names),
+        "all_grads": relative(flat(narrow), flat(grads)),
     }
 
 
@@ -280,7 +280,12 @@ def make(args):
         "params": sum(w.numel() for w in weights.values()),
         "tensors": len(weights),
         **numbers,
-        "torch_float32_relative_error": float32_error(config, weights, io, files, numbers["loss"], spec),
+        **{
+            f"torch_{str(dtype).removeprefix('torch.')}_relative_error": error_in(
+                dtype, config, weights, io, files, numbers["loss"], spec
+            )
+            for dtype in (torch.float32, torch.bfloat16)
+        },
         "versions": {"torch": torch.__version__, "diffusers": diffusers.__version__},
     }
     out = Path(args.out)

@@ -2,22 +2,22 @@
 
 mod ngmg;
 
-use super::Device;
+use super::device::{Choice, PrecisionName, Wish};
 use super::terminal::say;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use gmmk::device::memory::peak_resident_bytes;
-use gmmk::device::pool::Pool;
+use gmmk::device::{Device, Gpu};
 use gmmk::diffusion::generate::{Generator, Request};
 use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
 use gmmk::tape::Arena;
+use gmmk::tape::state::State;
 use gmmk::train::config::{DataKind, RunConfig};
 use gmmk::train::setup::{Setup, preset};
 use gmmk::train::step::TrainStep;
 use gmmk::train::trial::blank_batch;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// `gmmk bench ...`
@@ -41,9 +41,15 @@ pub struct BenchArgs {
     /// Pictures per step
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     batch: u64,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -75,116 +81,165 @@ pub fn run(command: BenchCommand) -> Result<()> {
     let mut config = RunConfig::new(kind, &args.preset);
     config.batch = args.batch;
     let setup = Setup::new(config, if kind == DataKind::Cifar10 { 10 } else { 40 })?;
-    let pool = Arc::new(Pool::new(args.threads as usize)?);
-    let memory = setup.check_memory(pool.threads())?;
-    let (mut times, flops) = if training {
-        (train(&setup, args, &pool)?, memory.flops)
-    } else {
-        sample(&setup, args, &pool)?
-    };
-    times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
-    let images_per_s = args.batch as f64 / median;
-    let gflops = flops as f64 / median / 1e9;
-    let rss = peak_resident_bytes().unwrap_or(0);
-    if args.json {
-        let line = json!({
-            "what": if training { "step" } else { "sample" },
-            "preset": args.preset, "batch": args.batch, "threads": pool.threads(),
-            "images_per_s": images_per_s, "ms_per_step": median * 1e3,
-            "ms_fastest": times[0] * 1e3, "gflops": gflops, "peak_rss_bytes": rss,
-        });
-        say(&line.to_string());
-    } else {
-        say(&format!(
-            "{} {}, batch {}, {} threads: {images_per_s:.2} images/s, {:.1} ms per step (fastest {:.1}), {gflops:.1} GFLOP/s, peak {} MiB",
-            args.preset,
-            if training { "training" } else { "sampling" },
-            args.batch,
-            pool.threads(),
-            median * 1e3,
-            times[0] * 1e3,
-            rss >> 20
-        ));
+    let (device, name) = Wish {
+        device: args.device,
+        precision: args.precision.map(Into::into),
+        no_graph: args.no_graph,
+        threads: args.threads,
     }
+    .open()?;
+    let memory = setup.check_memory(&device)?;
+    let bench = Bench {
+        args,
+        setup: &setup,
+        device: &device,
+    };
+    let (measured, flops) = if training {
+        (bench.train()?, memory.flops)
+    } else {
+        bench.sample()?
+    };
+    let what = if training { "step" } else { "sample" };
+    bench.report(what, &name, &measured, flops);
     Ok(())
 }
 
-fn train(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<Vec<f64>> {
-    let batch = blank_batch(setup, args.batch as usize);
-    let mut step = TrainStep::new(&setup.recipe(), args.batch as usize, pool)?;
-    let mut state = setup.allocate()?;
-    setup
-        .net
-        .table()
-        .initialise(0, state.get_mut(Arena::Params));
-    let rates = [1e-4, 0.99];
-    let times = measure(|| {
-        step.run(&mut state, &batch, rates);
-        Ok(())
-    })?;
-    if args.profile {
-        let mut ops: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-        for (_, op, seconds) in step.run_timed(&mut state, &batch, rates) {
-            let entry = ops.entry(op).or_default();
-            *entry = (entry.0 + seconds, entry.1 + 1);
+/// What a benchmark found, in seconds.
+struct Measured {
+    /// A step's time on the device, each time, shortest first.
+    device: Vec<f64>,
+    /// A step's time with all that the host does, on average; steps follow each other without waiting.
+    wall: f64,
+}
+
+struct Bench<'a> {
+    args: &'a BenchArgs,
+    setup: &'a Setup,
+    device: &'a Device,
+}
+
+impl Bench<'_> {
+    fn report(&self, what: &str, name: &str, measured: &Measured, flops: u64) {
+        let args = self.args;
+        let times = &measured.device;
+        let median = times[times.len() / 2];
+        let images_per_s = args.batch as f64 / median;
+        let gflops = flops as f64 / median / 1e9;
+        let rss = peak_resident_bytes().unwrap_or(0);
+        let peak = self.device.gpu.as_ref().and_then(Gpu::peak_flops);
+        let share = peak.map(|peak| flops as f64 / median / peak);
+        if args.json {
+            let line = json!({
+                "what": what, "preset": args.preset, "batch": args.batch, "device": name,
+                "threads": self.device.pool.threads(), "images_per_s": images_per_s,
+                "ms_per_step": median * 1e3, "ms_fastest": times[0] * 1e3,
+                "wall_images_per_s": args.batch as f64 / measured.wall, "gflops": gflops,
+                "share_of_peak": share, "peak_rss_bytes": rss,
+            });
+            say(&line.to_string());
+            return;
         }
-        let total: f64 = ops.values().map(|o| o.0).sum();
-        let mut ops: Vec<_> = ops.into_iter().collect();
-        ops.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
-        for (op, (seconds, count)) in ops {
-            say(&format!(
-                "{op:<20} {count:>4} nodes {:>9.2} ms {:>5.1} %",
-                seconds * 1e3,
-                100.0 * seconds / total
-            ));
-        }
+        let share = share.map(|s| format!(" ({:.1} % of the nominal peak)", 100.0 * s));
+        say(&format!(
+            "{} {what}, batch {}, {name}: {images_per_s:.2} images/s, {:.2} ms per step (fastest {:.2}), {gflops:.1} GFLOP/s{}, peak {} MiB",
+            args.preset,
+            args.batch,
+            median * 1e3,
+            times[0] * 1e3,
+            share.unwrap_or_default(),
+            rss >> 20
+        ));
     }
-    Ok(times)
+
+    fn train(&self) -> Result<Measured> {
+        let (setup, args) = (self.setup, self.args);
+        let batch = blank_batch(setup, args.batch as usize);
+        let mut step = TrainStep::new(&setup.recipe(), args.batch as usize, self.device)?;
+        let mut state = initial(setup)?;
+        let rates = [1e-4, 0.99];
+        let device = measure(|| Ok(step.run_clocked(&mut state, &batch, rates)?))?;
+        let start = Instant::now();
+        for _ in 0..STEPS {
+            step.start(&mut state, &batch, rates)?;
+            if step.under_way() > 1 {
+                step.finish()?;
+            }
+        }
+        while step.finish()?.is_some() {}
+        let wall = start.elapsed().as_secs_f64() / STEPS as f64;
+        if args.profile {
+            profile(step.run_timed(&mut state, &batch, rates)?);
+        }
+        Ok(Measured { device, wall })
+    }
+
+    fn sample(&self) -> Result<(Measured, u64)> {
+        let (setup, args) = (self.setup, self.args);
+        let mut state = initial(setup)?;
+        let (net, batch) = (&setup.net, args.batch as usize);
+        let mut generator = Generator::new(net, &setup.conditioning, batch, self.device)?;
+        let sampler = Sampler::Ddim { eta: 0.0 };
+        let steps = [setup.schedule.t_max()];
+        let plan = SamplerPlan::along(&setup.schedule, sampler, &steps, Some(1.0))?;
+        let attributes = vec![1; setup.conditioning.attributes];
+        let requests: Vec<Request> = (0..args.batch)
+            .map(|latent| Request {
+                attributes: attributes.clone(),
+                latent,
+            })
+            .collect();
+        let draw = |state: &mut State, generator: &mut Generator| {
+            let weights = (state, Arena::Params);
+            generator.draw(weights, &plan, (0, 0), &requests, |_, _, _| true)
+        };
+        // Fills the inputs.
+        draw(&mut state, &mut generator)?;
+        let device = measure(|| Ok(generator.clock(&mut state, Arena::Params)?))?;
+        let start = Instant::now();
+        for _ in 0..STEPS {
+            draw(&mut state, &mut generator)?;
+        }
+        let wall = start.elapsed().as_secs_f64() / STEPS as f64;
+        Ok((Measured { device, wall }, generator.flops()))
+    }
 }
 
-fn sample(setup: &Setup, args: &BenchArgs, pool: &Arc<Pool>) -> Result<(Vec<f64>, u64)> {
+/// New weights.
+fn initial(setup: &Setup) -> Result<State> {
     let mut state = setup.allocate()?;
-    setup
-        .net
-        .table()
-        .initialise(0, state.get_mut(Arena::Params));
-    let mut generator = Generator::new(&setup.net, &setup.conditioning, args.batch as usize, pool)?;
-    let plan = SamplerPlan::along(
-        &setup.schedule,
-        Sampler::Ddim { eta: 0.0 },
-        &[setup.schedule.t_max()],
-        Some(1.0),
-    )?;
-    let attributes = vec![1; setup.conditioning.attributes];
-    let requests: Vec<Request> = (0..args.batch)
-        .map(|latent| Request {
-            attributes: attributes.clone(),
-            latent,
-        })
-        .collect();
-    let flops = generator.flops();
-    let times = measure(|| {
-        generator.draw(
-            (&mut state, Arena::Params),
-            &plan,
-            (0, 0),
-            &requests,
-            |_, _, _| true,
-        )?;
-        Ok(())
-    })?;
-    Ok((times, flops))
+    let table = setup.net.table();
+    table.initialise(0, state.get_mut(Arena::Params));
+    Ok(state)
 }
 
-fn measure(mut step: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+/// Prints where a step's time went, by op.
+fn profile(nodes: Vec<(String, &'static str, f64)>) {
+    let mut ops: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
+    for (_, op, seconds) in nodes {
+        let entry = ops.entry(op).or_default();
+        *entry = (entry.0 + seconds, entry.1 + 1);
+    }
+    let total: f64 = ops.values().map(|o| o.0).sum();
+    let mut ops: Vec<_> = ops.into_iter().collect();
+    ops.sort_by(|a, b| b.1.0.total_cmp(&a.1.0));
+    for (op, (seconds, count)) in ops {
+        say(&format!(
+            "{op:<20} {count:>4} nodes {:>9.3} ms {:>5.1} %",
+            seconds * 1e3,
+            100.0 * seconds / total
+        ));
+    }
+}
+
+/// Times that `step` reports, without the first, shortest first.
+fn measure(mut step: impl FnMut() -> Result<f64>) -> Result<Vec<f64>> {
     let mut times = Vec::with_capacity(STEPS);
     for i in 0..WARM_UP + STEPS {
-        let start = Instant::now();
-        step()?;
+        let seconds = step()?;
         if i >= WARM_UP {
-            times.push(start.elapsed().as_secs_f64());
+            times.push(seconds);
         }
     }
+    times.sort_by(f64::total_cmp);
     Ok(times)
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod data;
+mod device;
 mod devices;
 mod gmm;
 mod numbers;
@@ -12,7 +13,7 @@ mod train;
 mod verify;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -45,24 +46,6 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Show what was found on this machine
     Devices(devices::DevicesArgs),
-}
-
-/// Where to compute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
-    /// The best there is (now: the CPU)
-    Auto,
-    /// The processor
-    Cpu,
-}
-
-impl Device {
-    fn name(self) -> &'static str {
-        match self {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-        }
-    }
 }
 
 /// Refuses a picture's path that could not be written to, before the work and not after it.

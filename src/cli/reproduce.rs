@@ -159,7 +159,7 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
             out: args.out.clone(),
             scale: if args.full { Scale::Full } else { Scale::Quick },
             seed: args.seed,
-            pool: pool.clone(),
+            device: pool.clone().into(),
             data: args.data.clone(),
             progress: &mut shown,
         };

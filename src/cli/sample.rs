@@ -1,23 +1,22 @@
 //! `gmmk sample`.
 
+use super::check_out;
+use super::device::{Choice, PrecisionName, Wish};
 use super::terminal::{Progress, counted, say, stop_flag, warn};
-use super::{Device, check_out};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use gmmk::data::{Candidates, parse_request};
-use gmmk::device::pool::Pool;
 use gmmk::diffusion::generate::{Generator, Request};
 use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
 use gmmk::report::grid::{Sheet, film_strip};
 use gmmk::report::picture::Picture;
 use gmmk::tape::Arena;
-use gmmk::tape::executable::State;
+use gmmk::tape::state::State;
 use gmmk::train::checkpoint::{self, Checkpoint, Part};
 use gmmk::train::config::DataKind;
 use gmmk::train::setup::Setup;
 use gmmk::train::tensors::restore;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -84,9 +83,15 @@ pub struct SampleArgs {
     /// The sheet of pictures
     #[arg(long, value_name = "PNG")]
     out: PathBuf,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -109,14 +114,20 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let requests = requests(&args, &checkpoint)?;
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
     let plan = plan(&args, &setup)?;
-    let pool = Arc::new(Pool::new(args.threads as usize)?);
+    let (device, _) = Wish {
+        device: args.device,
+        precision: args.precision.map(Into::into),
+        no_graph: args.no_graph,
+        threads: args.threads,
+    }
+    .open()?;
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Ema] {
         state.allocate(arena, setup.net.table().elements())?;
     }
     restore(&checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
     let batch = requests.len().min(BATCH);
-    let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &pool)?;
+    let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &device)?;
     let mut trajectory = Trajectory::new(plan.steps().len());
     let mut keep = |step: usize, x0: &[f32]| {
         if args.trajectory {

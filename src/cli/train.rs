@@ -1,12 +1,11 @@
 //! `gmmk train`.
 
-use super::Device;
 use super::data::{self, DataName};
-use super::terminal::{Progress, counted, duration, say, stop_flag, warn};
+use super::device::{self, Choice, PrecisionName, Wish};
+use super::terminal::{Progress, duration, say, stop_flag, warn};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use gmmk::device::pool::Pool;
-use gmmk::device::simd;
+use gmmk::device::Device;
 use gmmk::diffusion::schedule::ScheduleSpec;
 use gmmk::gmm::latent::{LatentKind, short_latent_warning};
 use gmmk::model::{ConfigError, NetworkConfig};
@@ -69,15 +68,21 @@ pub struct TrainArgs {
     /// Its folder [default: $GMMK_DATA, ./data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The network: celeba64, cifar32, small64, tiny or nano [default: tiny]
+    /// The network: celeba64, cifar32, small64, tiny or nano [default: tiny; on a GPU celeba64, cifar32 for cifar10]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// A run's config.toml to start from, or a network's config.json
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     config: Option<PathBuf>,
-    /// Where to compute
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long)]
+    device: Option<Choice>,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
     #[arg(long, value_enum)]
-    device: Option<Device>,
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// Length of the whole run: 4000, 4000steps or 64kimg [default: 20000steps]
     #[arg(long, value_name = "N")]
     steps: Option<Length>,
@@ -157,10 +162,9 @@ impl TrainArgs {
         set(&mut config.ngmg_floor, &self.ngmg_floor);
         set(&mut config.sample_every, &self.sample_every);
         set(&mut config.save_every, &self.save_every);
-        set(
-            &mut config.device,
-            &self.device.map(|d| d.name().to_string()),
-        );
+        set(&mut config.device, &self.device.map(|d| d.to_string()));
+        let precision = self.precision.map(|p| p.name().to_string());
+        set(&mut config.precision, &precision);
         set(&mut config.flip, &self.flip.map(|f| f == Switch::On));
         let code = |c| {
             if c == Code::On {
@@ -194,7 +198,7 @@ impl TrainArgs {
     /// The configuration of a new run.
     fn configure(&self) -> Result<RunConfig> {
         let kind = data::resolve(self.dataset.kind(), self.data.as_deref())?;
-        let mut config = RunConfig::new(kind, "tiny");
+        let mut config = RunConfig::new(kind, self.default_preset(kind));
         // A CPU makes about a thousandth of the paper's run in the time that people wait.
         config.steps = Length::Steps(20_000);
         config.sample_every = Length::Steps(500);
@@ -225,8 +229,16 @@ impl TrainArgs {
         self.apply(&mut config);
         self.check_classifier(&config)?;
         config.validate()?;
-        check_device(&config)?;
         Ok(config)
+    }
+
+    /// The paper's network on a GPU; on a CPU one that shows something within minutes.
+    fn default_preset(&self, data: DataKind) -> &'static str {
+        match data {
+            _ if !self.device.unwrap_or_default().is_gpu() => "tiny",
+            DataKind::Cifar10 => "cifar32",
+            DataKind::Celeba | DataKind::Faces => "celeba64",
+        }
     }
 
     fn folder(&self, config: Option<&RunConfig>) -> PathBuf {
@@ -238,21 +250,23 @@ impl TrainArgs {
             let preset = config
                 .map(|c| c.preset.clone())
                 .or_else(|| self.preset.clone());
-            format!("{data}-{}", preset.unwrap_or_else(|| "tiny".into()))
+            let preset = preset.unwrap_or_else(|| self.default_preset(data).into());
+            format!("{data}-{preset}")
         });
         Path::new("runs").join(name)
     }
 }
 
-/// A configuration may name a device that this program does not compute on.
-fn check_device(config: &RunConfig) -> Result<()> {
-    let device = &config.device;
-    if !matches!(device.as_str(), "auto" | "cpu") {
-        bail!(
-            "the configuration's device is `{device}`, but this version computes on the CPU only; choose --device cpu"
-        );
+/// Opens the device that a configuration asks for, and says what it is.
+fn open_device(config: &RunConfig, no_graph: bool) -> Result<(Device, String)> {
+    let (device, precision) = device::parse(&config.device, &config.precision)?;
+    Wish {
+        device,
+        precision,
+        no_graph,
+        threads: config.threads,
     }
-    Ok(())
+    .open()
 }
 
 /// Runs `gmmk train`.
@@ -262,7 +276,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let config = args.configure()?;
     if args.dry_run {
-        return dry_run(config);
+        return dry_run(config, args.no_graph);
     }
     let folder = args.folder(Some(&config));
     if folder.join("config.toml").exists() {
@@ -279,12 +293,12 @@ pub fn run(args: TrainArgs) -> Result<()> {
         config.data_path.as_deref(),
         network.sample_size as u32,
     )?;
-    let pool = Arc::new(Pool::new(config.threads as usize)?);
+    let device = open_device(&config, args.no_graph)?;
     let setup = Setup::for_data(config, &packed)?;
-    let memory = setup.check_memory(pool.threads())?;
+    let memory = setup.check_memory(&device.0)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
-    go(&setup, &run, packed, None, &pool, memory)
+    go(&setup, &run, packed, None, &device, memory)
 }
 
 /// The configuration of the run in `folder`, and what it becomes with the options given.
@@ -307,7 +321,6 @@ fn resumed_config(args: &TrainArgs, folder: &Path) -> Result<(RunConfig, RunConf
     args.check_classifier(&wanted)?;
     resume_difference(&saved, &wanted)?;
     wanted.validate()?;
-    check_device(&wanted)?;
     Ok((saved, wanted))
 }
 
@@ -316,14 +329,15 @@ fn resume(args: &TrainArgs) -> Result<()> {
         // Without CelebA the run was named after the faces that took its place.
         folder if args.out.is_none() && args.name.is_none() && !folder.exists() => {
             let kind = data::resolve(args.dataset.kind(), args.data.as_deref())?;
-            let preset = args.preset.as_deref().unwrap_or("tiny");
+            let preset = args.preset.as_deref();
+            let preset = preset.unwrap_or_else(|| args.default_preset(args.dataset.kind()));
             args.folder(Some(&RunConfig::new(kind, preset)))
         }
         folder => folder,
     };
     if args.dry_run {
         let (_, wanted) = resumed_config(args, &folder)?;
-        return dry_run(wanted);
+        return dry_run(wanted, args.no_graph);
     }
     let run = RunDir::resume(&folder)?;
     let (saved, wanted) = resumed_config(args, &folder)?;
@@ -333,9 +347,9 @@ fn resume(args: &TrainArgs) -> Result<()> {
         wanted.data_path.as_deref(),
         network.sample_size as u32,
     )?;
-    let pool = Arc::new(Pool::new(wanted.threads as usize)?);
+    let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
-    let memory = setup.check_memory(pool.threads())?;
+    let memory = setup.check_memory(&device.0)?;
     let checkpoint = if checkpoint::list(&run.checkpoints())?.is_empty() {
         warn("note: the run stopped before its first checkpoint; it starts from the beginning");
         None
@@ -364,7 +378,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     if setup.config != saved {
         setup.config.save(&run.config())?;
     }
-    go(&setup, &run, packed, checkpoint, &pool, memory)
+    go(&setup, &run, packed, checkpoint, &device, memory)
 }
 
 /// Trains and reports.
@@ -373,13 +387,13 @@ fn go(
     run: &RunDir,
     packed: gmmk::data::Packed,
     checkpoint: Option<Checkpoint>,
-    pool: &Arc<Pool>,
+    (device, name): &(Device, String),
     memory: Memory,
 ) -> Result<()> {
     let config = &setup.config;
-    greet(setup, &packed, pool, memory);
+    greet(setup, &packed, name, memory);
     let total = config.total_steps();
-    let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), pool)?;
+    let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), device)?;
     if let Some(checkpoint) = &checkpoint {
         let step = checkpoint.info().counters.step;
         if step < total {
@@ -423,7 +437,7 @@ fn go(
     Ok(())
 }
 
-fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory) {
+fn greet(setup: &Setup, packed: &gmmk::data::Packed, device: &str, memory: Memory) {
     let (train, held_out) = (
         packed.train_indices().len(),
         packed.held_out_indices().len(),
@@ -442,11 +456,7 @@ fn greet(setup: &Setup, packed: &gmmk::data::Packed, pool: &Pool, memory: Memory
         human_bytes(memory.step as u64),
         human_bytes(memory.measuring as u64)
     ));
-    warn(&format!(
-        "device: CPU, {}, {}",
-        counted(pool.threads(), "thread"),
-        simd::level().name()
-    ));
+    warn(&format!("device: {device}"));
     let warnings = [
         setup.schedule.warning(),
         short_latent_warning(setup.net.config().cross_attention_dim),
@@ -482,13 +492,13 @@ impl Observer for Watcher {
 }
 
 /// Prints what a run would be.
-fn dry_run(config: RunConfig) -> Result<()> {
+fn dry_run(config: RunConfig, no_graph: bool) -> Result<()> {
     let source = data::source(config.data, config.data_path.as_deref())?;
     let setup = Setup::new(config, source.attribute_names().len())?;
     let config = &setup.config;
-    let pool = Arc::new(Pool::new(config.threads as usize)?);
+    let (device, _) = open_device(config, no_graph)?;
     say(config.to_toml()?.trim_end());
-    let memory = setup.check_memory(pool.threads())?;
+    let memory = setup.check_memory(&device)?;
     say(&format!(
         "\nmemory: {} = weights, gradients, moments and average {} + step {} (at least {}, unshared {}) + measuring {}",
         human_bytes(memory.total() as u64),
@@ -498,7 +508,7 @@ fn dry_run(config: RunConfig) -> Result<()> {
         human_bytes(memory.step_separate as u64),
         human_bytes(memory.measuring as u64)
     ));
-    let (trial, seconds) = trial::seconds_per_picture(&setup, &pool).context("the trial step")?;
+    let (trial, seconds) = trial::seconds_per_picture(&setup, &device).context("the trial step")?;
     let rate = 1.0 / seconds;
     let total = config.total_steps();
     let time = total as f64 * config.batch as f64 / rate;

@@ -1,13 +1,16 @@
 //! `gmmk verify`.
 
-use super::Device;
+use super::device::{Choice, PrecisionName, Wish};
 use super::terminal::say;
 use anyhow::{Result, bail};
 use clap::Args;
-use gmmk::device::pool::Pool;
-use gmmk::train::verify::{Reference, verify};
+use gmmk::device::Device;
+use gmmk::device::cuda::Precision;
+use gmmk::tape::executable::NodeError;
+use gmmk::train::verify::{Reference, verify, verify_nodes};
+use serde_json::json;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 /// Options of `gmmk verify`.
 #[derive(Args)]
@@ -15,12 +18,21 @@ pub struct VerifyArgs {
     /// A reference folder [default: the built-in one]
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = Device::Auto)]
-    device: Device,
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
+    /// Compare every node of the step on a GPU with the CPU's op on the same inputs
+    #[arg(long)]
+    nodes: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -32,14 +44,23 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         Some(dir) => Reference::load(dir)?,
         None => Reference::builtin(),
     };
-    let pool = Arc::new(Pool::new(args.threads as usize)?);
-    let report = verify(&reference, &pool)?;
+    let (device, name) = Wish {
+        device: args.device,
+        precision: args.precision.map(Into::into),
+        no_graph: args.no_graph,
+        threads: args.threads,
+    }
+    .open()?;
+    if args.nodes {
+        return nodes(&args, &reference, &device, &name);
+    }
+    let report = verify(&reference, &device)?;
     let failed = report.checks.iter().filter(|c| !c.passed()).count();
     if args.json {
         say(&serde_json::to_string_pretty(&report)?);
     } else {
         say(&format!(
-            "{}: {} parameters",
+            "{}: {} parameters, on {name}",
             report.reference, report.parameters
         ));
         say(&format!(
@@ -64,6 +85,61 @@ pub fn run(args: VerifyArgs) -> Result<()> {
             "{failed} of {} comparisons with {} failed",
             report.checks.len(),
             report.reference
+        );
+    }
+    Ok(())
+}
+
+/// Relative length of a node's error that one op on the same inputs stays below: some hundred roundoffs
+/// of f32; of tf32, with its 11 bits; of bf16, with its 8.
+fn limit(device: &Device) -> f64 {
+    match device.gpu.as_ref().map(|gpu| gpu.precision) {
+        Some(Precision::Bf16) => 2e-2,
+        Some(Precision::Tf32) => 3e-3,
+        _ => 1e-5,
+    }
+}
+
+/// Every node beside the CPU's op: a line for each kind of op, and the first node that is off.
+fn nodes(args: &VerifyArgs, reference: &Reference, device: &Device, name: &str) -> Result<()> {
+    if device.gpu.is_none() {
+        bail!("--nodes compares a GPU with the CPU, and this is {name}; choose --device cuda");
+    }
+    let errors = verify_nodes(reference, device)?;
+    let limit = limit(device);
+    let off: Vec<&NodeError> = errors
+        .iter()
+        .filter(|e| e.relative.is_nan() || e.relative > limit)
+        .collect();
+    let mut ops: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+    for error in &errors {
+        let entry = ops.entry(error.op).or_default();
+        *entry = (entry.0 + 1, entry.1.max(error.relative));
+    }
+    if args.json {
+        let ops: BTreeMap<_, _> = ops
+            .iter()
+            .map(|(op, (count, worst))| (op, json!({ "outputs": count, "worst": worst })))
+            .collect();
+        let all = json!({ "device": name, "limit": limit, "off": off.len(), "ops": ops });
+        say(&serde_json::to_string_pretty(&all)?);
+    } else {
+        say(&format!("{} nodes' outputs on {name}", errors.len()));
+        say(&format!("{:<24} {:>7} {:>12}", "op", "outputs", "worst"));
+        for (op, (count, worst)) in &ops {
+            say(&format!("{op:<24} {count:>7} {worst:>12.2e}"));
+        }
+    }
+    if let Some(e) = off.first() {
+        let (index, want, got) = e.worst;
+        bail!(
+            "{} of {} outputs are off by more than {limit:.0e}; the first: {}: {}: output {}: relative error {:.2e}; element {index}: expected {want:e}, found {got:e}",
+            off.len(),
+            errors.len(),
+            e.scope,
+            e.op,
+            e.output,
+            e.relative
         );
     }
     Ok(())

@@ -1,16 +1,16 @@
 //! Draws pictures: the network inside the sampler's loop.
 
 use super::sampler::{SamplerError, SamplerPlan, Samples};
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::gmm::latent::LatentMixture;
 use crate::model::UNet;
 use crate::model::unet::{Inputs, Purpose};
 use crate::ops::latent_tokens::LatentTokens;
 use crate::rng::{Stream, split};
-use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::executable::{DeviceError, Executable};
 use crate::tape::plan::Plan;
+use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
-use std::sync::Arc;
 
 /// A picture cannot be drawn.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub enum GenerateError {
     Tape(#[from] TapeError),
     /// Not enough memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
     /// The sampler's settings do not fit.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
@@ -151,9 +151,9 @@ impl Generator {
         net: &UNet,
         conditioning: &Conditioning,
         batch: usize,
-        pool: &Arc<Pool>,
+        device: &Device,
     ) -> Result<Self, GenerateError> {
-        Self::with_latents(net, conditioning, Latents::Fresh, batch, pool)
+        Self::with_latents(net, conditioning, Latents::Fresh, batch, device)
     }
 
     /// [`Generator::new`] from these latents.
@@ -165,11 +165,11 @@ impl Generator {
         conditioning: &Conditioning,
         latents: Latents,
         batch: usize,
-        pool: &Arc<Pool>,
+        device: &Device,
     ) -> Result<Self, GenerateError> {
         let shape = Self::shape(net, batch);
         let (tape, vars) = record(net, conditioning, latents.stream(), shape)?;
-        let exe = Executable::new(tape, pool.clone())?;
+        let exe = Executable::new(tape, device.clone())?;
         Ok(Self {
             exe,
             vars,
@@ -196,15 +196,23 @@ impl Generator {
         net: &UNet,
         conditioning: &Conditioning,
         batch: usize,
-        threads: usize,
-    ) -> Result<Plan, TapeError> {
+        device: &Device,
+    ) -> Result<Plan, GenerateError> {
         let (tape, _) = record(
             net,
             conditioning,
             Stream::LatentFresh,
             Self::shape(net, batch),
         )?;
-        Ok(Plan::new(&tape, threads))
+        Ok(Executable::plan_on(&tape, device)?)
+    }
+
+    /// Seconds that the device takes for one prediction under `weights`, of whatever the inputs hold.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn clock(&mut self, state: &mut State, weights: Arena) -> Result<f64, DeviceError> {
+        Ok(self.exe.run_clocked(state, weights)?.as_secs_f64())
     }
 
     /// FLOPs of one prediction.
@@ -244,12 +252,13 @@ impl Generator {
                 elements,
             };
             plan.start(samples, &mut x)?;
-            self.condition(seed, chunk);
+            self.condition(seed, chunk)?;
             for (i, step) in plan.steps().iter().enumerate() {
-                self.exe.write(self.vars.sample, &x);
-                self.exe.write(self.vars.timestep, &vec![step.t - 1; batch]);
-                self.exe.run(state, weights);
-                let eps = self.exe.read(self.vars.output);
+                self.exe.write(self.vars.sample, &x)?;
+                self.exe
+                    .write(self.vars.timestep, &vec![step.t - 1; batch])?;
+                self.exe.run(state, weights)?;
+                let eps = self.exe.read(self.vars.output)?;
                 plan.advance(i, samples, &mut x, &eps, Some(&mut x0))?;
                 if !watch(i, &x0[..chunk.len() * elements], start) {
                     return Err(GenerateError::Stopped);
@@ -261,7 +270,7 @@ impl Generator {
     }
 
     /// Writes attributes and latent numbers; a short last chunk repeats its first request.
-    fn condition(&mut self, seed: u64, requests: &[Request]) {
+    fn condition(&mut self, seed: u64, requests: &[Request]) -> Result<(), DeviceError> {
         let request = |i: usize| requests.get(i).unwrap_or(&requests[0]);
         let attributes: Vec<u8> = (0..self.batch())
             .flat_map(|i| request(i).attributes.iter().copied())
@@ -269,10 +278,10 @@ impl Generator {
         let latents: Vec<u32> = (0..self.batch())
             .flat_map(|i| split(request(i).latent))
             .collect();
-        self.exe.write(self.vars.attributes, &attributes);
-        self.exe.write(self.vars.latents, &latents);
+        self.exe.write(self.vars.attributes, &attributes)?;
+        self.exe.write(self.vars.latents, &latents)?;
         self.exe
-            .write(self.vars.seed, &split(self.latents.seed(seed)));
+            .write(self.vars.seed, &split(self.latents.seed(seed)))
     }
 }
 
@@ -281,8 +290,10 @@ mod tests {
     use super::super::sampler::Sampler;
     use super::super::schedule::{Schedule, ScheduleSpec};
     use super::*;
+    use crate::device::pool::Pool;
     use crate::gmm::latent::{LatentDraw, LatentKind};
     use crate::model::preset::Preset;
+    use std::sync::Arc;
 
     /// Two pictures of one sampling step, from tokens of the generator's own or from tokens of the
     /// f64 oracle.
@@ -301,7 +312,7 @@ mod tests {
         net.table().initialise(1, state.get_mut(Arena::Params));
         let schedule = Schedule::new(ScheduleSpec::CELEBA).unwrap();
         let plan = SamplerPlan::new(&schedule, Sampler::default(), 1, None).unwrap();
-        let pool = Arc::new(Pool::new(1).unwrap());
+        let pool = Device::from(Arc::new(Pool::new(1).unwrap()));
         let requests = [5, 1 << 33].map(|latent| Request {
             attributes: vec![1, 0, 1],
             latent,
@@ -369,11 +380,12 @@ mod tests {
         };
         let mut x = vec![0.0; 2 * samples.elements];
         plan.start(samples, &mut x).unwrap();
-        exe.write(inputs.sample, &x);
-        exe.write(inputs.timestep, &[plan.steps()[0].t - 1; 2]);
-        exe.write(inputs.tokens, tokens);
-        exe.run(state, Arena::Params);
-        let eps = exe.read(output);
+        exe.write(inputs.sample, &x).unwrap();
+        exe.write(inputs.timestep, &[plan.steps()[0].t - 1; 2])
+            .unwrap();
+        exe.write(inputs.tokens, tokens).unwrap();
+        exe.run(state, Arena::Params).unwrap();
+        let eps = exe.read(output).unwrap();
         plan.advance(0, samples, &mut x, &eps, None).unwrap();
         x
     }

@@ -258,6 +258,16 @@ impl EntropyLoss {
         self.k
     }
 
+    /// Which loss it is.
+    pub fn spec(&self) -> &EntropySpec {
+        &self.spec
+    }
+
+    /// M, where the loss has one.
+    pub fn kernel(&self) -> Option<&Kernel> {
+        self.kernel.as_ref()
+    }
+
     /// Buffers for [`Self::evaluate`].
     pub fn workspace(&self) -> Workspace {
         Workspace {

@@ -356,6 +356,16 @@ impl Kernel {
         self.spec
     }
 
+    /// On a uniform grid: the entries at distances 0..=R before kappa, and kappa (one number, or one for each
+    /// row). `None` off it.
+    pub fn taps(&self) -> Option<(&[f64], &[f64])> {
+        let Entries::Toeplitz { padded } = &self.entries else {
+            return None;
+        };
+        let taps = &padded[BLOCK..padded.len() - BLOCK];
+        Some((&taps[taps.len() / 2..], &self.scale))
+    }
+
     /// First column of row j and its entries before kappa.
     fn row(&self, j: usize) -> (usize, &[f64]) {
         match &self.entries {

@@ -1,7 +1,9 @@
 //! Clipping by the global norm, AdamW with decoupled decay, and the moving average of the weights:
 //! one pass over the flat arenas, skipped as a whole when a gradient is not finite.
 
+use super::launch::THREADS;
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::device::vector;
 use crate::device::view::RowsMut;
 use crate::tape::{Arena, Mismatch, Op, Tape, TapeError, TensorType, Var, Workspace};
@@ -58,6 +60,16 @@ pub fn adamw(
 /// Elements of a task; partial sums are added in task order.
 const CHUNK: usize = 1 << 15;
 
+fn kernel(entry: &'static str, copy: bool) -> Kernel {
+    Kernel::new("adamw", entry).flag("COPY", copy)
+}
+
+/// Blocks that walk over `elements`, four at a time.
+fn blocks(elements: usize, call: &cuda::Call<'_>) -> usize {
+    let most = 16 * call.device().sms;
+    elements.div_ceil(4 * THREADS).clamp(1, most)
+}
+
 /// `[norm of all gradients, factor that clips them (0 if the norm is not finite)]`.
 #[derive(Debug)]
 pub struct GlobalNorm {
@@ -106,6 +118,31 @@ impl Op for GlobalNorm {
         };
         call.output_slice::<f32>(0)
             .copy_from_slice(&[norm as f32, factor as f32]);
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (grads, out) = (call.input(0), call.output(0));
+        let blocks = blocks(grads.len(), call);
+        let part = call.scratch(8 * blocks);
+        let count = grads.len() as u64;
+        let args = Args::new().ptr(grads.pointer).ptr(part).u64(count);
+        call.launch(
+            kernel("global_norm", false),
+            [blocks, 1, 1],
+            THREADS,
+            0,
+            args,
+        );
+        let args = Args::new().ptr(part).int(blocks);
+        let args = args.f64(self.clip.unwrap_or(-1.0)).ptr(out.pointer);
+        call.launch(
+            kernel("global_norm_finish", false),
+            [1; 3],
+            THREADS,
+            0,
+            args,
+        );
+        Ok(())
     }
 }
 
@@ -164,5 +201,28 @@ impl Op for AdamW {
             let [w, m, v, ema] = flat;
             vector::adamw(step, &grads[first..first + len], w, m, v, ema);
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let [grads, norm, rates] = [0, 1, 2].map(|i| call.input(i));
+        let [w, m, v, ema, counters] = [0, 1, 2, 3, 4].map(|i| call.output(i).pointer);
+        let copy = call.output_half(0);
+        let [beta1, beta2] = self.config.betas;
+        let corrections = call.scratch(8);
+        let args = Args::new().ptr(norm.pointer).ptr(counters);
+        let args = args.ptr(corrections).f64(beta1).f64(beta2);
+        call.launch(kernel("adamw_begin", false), [1; 3], 1, 0, args);
+        let args = Args::new().ptr(grads.pointer).ptr(norm.pointer);
+        let args = args.ptr(rates.pointer).ptr(corrections);
+        let args = args.ptr(w).ptr(m).ptr(v).ptr(ema);
+        let args = args.ptr(copy.map_or(0, |view| view.pointer));
+        let args = args.f32(beta1 as f32).f32((1.0 - beta1) as f32);
+        let args = args.f32(beta2 as f32).f32((1.0 - beta2) as f32);
+        let args = args.f32(self.config.eps as f32);
+        let args = args.f32(self.config.weight_decay as f32);
+        let grid = [blocks(grads.len(), call), 1, 1];
+        let args = args.u64(grads.len() as u64);
+        call.launch(kernel("adamw", copy.is_some()), grid, THREADS, 0, args);
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Sum of tensors, each possibly resampled: where gradients meet that no other node folds in.
 
+use super::launch::{THREADS, channels_at_once, per_sample};
 use super::prologue::gather;
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel, View};
 use crate::device::view::Rows;
 use crate::tape::backward::{Contribution, Resample};
 use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var};
@@ -66,5 +68,57 @@ impl Op for Add {
                 }
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let parts: Vec<(View, Resample)> = self
+            .resample
+            .iter()
+            .enumerate()
+            .map(|(i, &r)| (call.input(i), r))
+            .collect();
+        launch_sum(call, &parts, call.output(0));
+        Ok(())
+    }
+}
+
+/// Summands of one launch.
+const AT_ONCE: usize = 5;
+
+/// The kernels' number of a resampling (kernels/resample.cuh).
+pub(super) fn number(resample: Resample) -> usize {
+    match resample {
+        Resample::None => 0,
+        Resample::OfPool => 1,
+        Resample::OfUpsample => 2,
+    }
+}
+
+/// Launches y = sum of `parts`, one of them at least.
+pub(super) fn launch_sum(call: &mut cuda::Call<'_>, parts: &[(View, Resample)], y: View) {
+    let (now, later) = parts.split_at(parts.len().min(AT_ONCE));
+    let mut views: Vec<View> = now.iter().map(|p| p.0).collect();
+    views.push(y);
+    let vector = channels_at_once(&views);
+    let mut kernel = Kernel::new("add", "add")
+        .define("TY", y.elem)
+        .define("COUNT", now.len())
+        .define("VX", vector);
+    let mut args = Args::new();
+    for i in 0..AT_ONCE {
+        let (view, resample) = now.get(i).copied().unwrap_or((y, Resample::None));
+        kernel = kernel
+            .define(["T0", "T1", "T2", "T3", "T4"][i], view.elem)
+            .define(["R0", "R1", "R2", "R3", "R4"][i], number(resample));
+        args = args.view(view);
+    }
+    let args = args.view(y).int(y.n()).int(y.rows());
+    let args = args.int(y.shape[2]).int(y.c());
+    let grid = per_sample(y.rows() * y.c(), vector, y.n());
+    call.launch(kernel, grid, THREADS, 0, args);
+    if !later.is_empty() {
+        let mut rest = vec![(y, Resample::None)];
+        rest.extend(later);
+        launch_sum(call, &rest, y);
     }
 }

@@ -1,6 +1,7 @@
 //! Attention of pixels to tokens and pixels: per head, o = softmax(q K^T / sqrt(d)) V.
 
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Elem, Kernel, Precision, Unsupported, View};
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::pool::Parts;
 use crate::device::vector;
@@ -104,6 +105,90 @@ impl Op for Attention {
                     forward(heads, (n, first), head, &mut o, &mut lse, scratch);
                 }
             });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), Unsupported> {
+        let views = [call.input(0), call.input(1), call.input(2), call.output(0)];
+        let form = Form::new(call, &views, self.head_dim)?;
+        let (p, s, d) = (views[0].rows(), views[1].rows(), self.head_dim);
+        // All keys at once if they are few: one pass. Otherwise blocks, the next one on its way.
+        let block = if s <= 128 { s.next_multiple_of(16) } else { 64 };
+        let stages = if s <= block { 1 } else { 2 };
+        let kernel = form.define(Kernel::new("attention", "attention"), block);
+        let shared = form.shared(64 + 2 * stages * block, 0);
+        let (heads, blocks) = (views[0].c() / d, p.div_ceil(64));
+        let args = views.into_iter().fold(Args::new(), Args::view);
+        let args = args
+            .view(call.output(1))
+            .int(heads)
+            .int(blocks)
+            .int(form.parts)
+            .int(p)
+            .int(s)
+            .int(d);
+        let grid = [views[0].n() * heads * blocks * form.parts, 1, 1];
+        call.launch(kernel, grid, form.threads, shared, args);
+        Ok(())
+    }
+
+    fn exact(&self, i: usize) -> bool {
+        i == 1
+    }
+}
+
+/// Keys (queries) that a block of the gradient's kernel looks at at a time; more would take registers
+/// that it does not have.
+const BACKWARD_BLOCK: usize = 32;
+
+/// Form of the attention kernels for some tensors: f32 products, or tensor cores.
+struct Form {
+    elem: Elem,
+    vector: usize,
+    /// Head width rounded up to tensor cores' 16, if they are used.
+    padded: Option<usize>,
+    threads: usize,
+    /// Blocks of 64 channels that a head takes.
+    parts: usize,
+}
+
+impl Form {
+    fn new(call: &cuda::Call<'_>, views: &[View], d: usize) -> Result<Self, Unsupported> {
+        let elem = views[0].elem;
+        if views.iter().any(|v| v.elem != elem) {
+            return Err(Unsupported("its operands are stored differently".into()));
+        }
+        let mut vector = views.iter().map(|v| v.vector(8)).min().unwrap_or(1);
+        while !d.is_multiple_of(vector) {
+            vector /= 2;
+        }
+        let tensor = call.precision() == Precision::Bf16
+            && call.device().capability >= 80
+            && (elem, vector) == (Elem::Bf16, 8)
+            && d <= 64;
+        Ok(Self {
+            elem,
+            vector,
+            padded: tensor.then(|| d.next_multiple_of(16)),
+            threads: if tensor { 128 } else { 256 },
+            parts: d.div_ceil(64),
+        })
+    }
+
+    fn define(&self, kernel: Kernel, block: usize) -> Kernel {
+        let kernel = kernel
+            .define("TX", self.elem)
+            .define("VX", self.vector)
+            .flag("MMA", self.padded.is_some());
+        match self.padded {
+            Some(padded) => kernel.define("DP", padded).define("KB", block),
+            None => kernel,
+        }
+    }
+
+    /// Shared memory of `rows` rows of a head, 16 bytes between them, and `floats` floats.
+    fn shared(&self, rows: usize, floats: usize) -> usize {
+        self.padded
+            .map_or(0, |padded| rows * (padded + 8) * 2 + floats * 4)
     }
 }
 
@@ -245,6 +330,34 @@ impl Op for AttentionBackward {
                     }
                 }
             });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), Unsupported> {
+        let inputs: [View; 6] = std::array::from_fn(|i| call.input(i));
+        let outputs: [View; 3] = std::array::from_fn(|i| call.output(i));
+        let mut views = outputs.to_vec();
+        views.extend([0, 1, 2, 3, 5].map(|i| inputs[i]));
+        let form = Form::new(call, &views, self.head_dim)?;
+        let (p, s, d) = (inputs[0].rows(), inputs[1].rows(), self.head_dim);
+        let kernel = form.define(
+            Kernel::new("attention_backward", "attention_backward"),
+            BACKWARD_BLOCK,
+        );
+        let shared = form.shared(128 + 6 * BACKWARD_BLOCK, 2 * BACKWARD_BLOCK);
+        let (heads, queries, keys) = (inputs[0].c() / d, p.div_ceil(64), s.div_ceil(64));
+        let args = inputs.into_iter().chain(outputs);
+        let args = args
+            .fold(Args::new(), Args::view)
+            .int(heads)
+            .int(queries)
+            .int(keys)
+            .int(form.parts)
+            .int(p)
+            .int(s)
+            .int(d);
+        let grid = [inputs[0].n() * heads * (queries + keys) * form.parts, 1, 1];
+        call.launch(kernel, grid, form.threads, shared, args);
+        Ok(())
     }
 }
 

@@ -3,8 +3,10 @@
 //! The normalisation itself is the prologue of the op that reads the tensor ([`super::prologue`]);
 //! that op's gradient rule accounts for the statistics' dependence on the tensor too.
 
+use super::launch::{Columns, THREADS, channels_at_once};
 use super::prologue::NormVars;
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Elem, Kernel, Limits, View};
 use crate::device::simd::multiversion;
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
@@ -71,9 +73,77 @@ impl Op for GroupNormStats {
                 self.sample(x, n, parts.get(0).row(0, 0), scratch);
             });
     }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let x = call.input(0);
+        let vector = channels_at_once(&[x]);
+        match self.whole(x, vector, call.device()) {
+            Some(columns) => self.launch_whole(call, columns),
+            None => self.launch_split(call, vector),
+        }
+        Ok(())
+    }
 }
 
 impl GroupNormStats {
+    /// Blocks that see all pixels of a few groups each; `None` if that leaves the device idle.
+    fn whole(&self, x: View, vector: usize, limits: Limits) -> Option<Columns> {
+        let (width, vectors) = (x.c() / self.groups, x.c() / vector);
+        // Lanes that end with a group, four of them or more, so that reads fill whole sectors.
+        let group = (1..=width).find(|l| (l * vector).is_multiple_of(width))?;
+        let lanes = (group * 4_usize.div_ceil(group)).min(vectors);
+        if lanes > THREADS {
+            return None;
+        }
+        let chunks = vectors.div_ceil(lanes);
+        let few = x.rows() <= 16 * (THREADS / lanes);
+        (few || x.n() * chunks >= 4 * limits.sms).then_some(Columns {
+            vector,
+            lanes,
+            chunks,
+            blocks: 1,
+            span: x.rows(),
+        })
+    }
+
+    fn launch_whole(&self, call: &mut cuda::Call<'_>, columns: Columns) {
+        let (x, stats) = (call.input(0), call.output(0));
+        let args = Args::new().view(x).view(stats).int(x.rows()).int(x.c());
+        let args = args.int(columns.lanes).int(self.groups);
+        call.launch(
+            kernel("group_norm", x.elem, columns.vector),
+            columns.grid(x.n()),
+            THREADS,
+            2 * columns.shared(),
+            args.f32(self.eps as f32),
+        );
+    }
+
+    fn launch_split(&self, call: &mut cuda::Call<'_>, vector: usize) {
+        let (x, stats) = (call.input(0), call.output(0));
+        let (n, rows, c) = (x.n(), x.rows(), x.c());
+        let columns = Columns::new([n, rows, c], vector, call.device());
+        let (blocks, span) = (columns.blocks, columns.span);
+        let part = call.scratch(8 * n * blocks * c);
+        let args = Args::new().view(x).ptr(part).int(rows).int(c);
+        call.launch(
+            kernel("group_norm_partials", x.elem, vector),
+            columns.grid(n),
+            THREADS,
+            2 * columns.shared(),
+            args.int(columns.lanes).int(blocks).int(span),
+        );
+        let args = Args::new().ptr(part).view(stats).int(n).int(rows).int(c);
+        let args = args.int(self.groups).int(blocks).int(span);
+        call.launch(
+            kernel("group_norm_merge", Elem::F32, 1),
+            [(n * self.groups).div_ceil(THREADS / 32), 1, 1],
+            THREADS,
+            0,
+            args.f32(self.eps as f32),
+        );
+    }
+
     /// Two passes: the mean first, then squared deviations from it, so that nothing cancels.
     fn sample(&self, x: Rows<'_>, n: usize, stats: &mut [f32], scratch: &mut [f32]) {
         let c = x.cols();
@@ -99,6 +169,12 @@ impl GroupNormStats {
             stats[self.groups + g] = (1.0 / (variance + self.eps).sqrt()) as f32;
         }
     }
+}
+
+fn kernel(entry: &'static str, elem: Elem, vector: usize) -> Kernel {
+    Kernel::new("group_norm", entry)
+        .define("TX", elem)
+        .define("VX", vector)
 }
 
 /// Rows that are added in one set of f32 accumulators before they join the total.

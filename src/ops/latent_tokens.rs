@@ -2,8 +2,10 @@
 //!
 //! Nothing is stored: Z is a function of (seed, stream, number), the code c_k of the feature alone.
 
+use super::launch::{THREADS, channels_at_once, per_sample};
 use super::timestep::{check_draw, join};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::rng::{self, CODE_SEED, Philox, Stream};
 use crate::tape::{Mismatch, Op, TensorType};
 
@@ -74,6 +76,28 @@ impl Op for LatentTokens {
                 }
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (attributes, tokens) = (call.input(0), call.output(0));
+        let (n, k) = (tokens.n(), tokens.rows());
+        let vector = channels_at_once(&[tokens]);
+        let means = call.table(&self.means);
+        let args = Args::new().view(attributes).view(tokens).ptr(means);
+        let args = args.ptr(call.input(1).pointer).ptr(call.input(2).pointer);
+        let args = args.int(self.means.len()).f32(self.sigma).f32(self.code);
+        let kernel = Kernel::new("latent_tokens", "latent_tokens")
+            .define("TX", tokens.elem)
+            .define("VX", vector)
+            .define("STREAM", self.stream as u32);
+        call.launch(
+            kernel,
+            per_sample(k * self.width, vector.max(2), n),
+            THREADS,
+            0,
+            args.int(n).int(k).int(self.width),
+        );
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! Mean over the positions of a picture: what an attribute classifier reads of the bottleneck.
 
+use super::launch::{Columns, THREADS, channels_at_once};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel, View};
 use crate::device::vector;
 use crate::tape::backward::Backward;
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var};
@@ -16,6 +18,13 @@ pub fn mean_rows(tape: &mut Tape, x: Var) -> Result<Var, TapeError> {
 /// See [`mean_rows`].
 #[derive(Debug)]
 pub struct MeanRows;
+
+fn kernel(entry: &'static str, x: View, y: View, vector: usize) -> Kernel {
+    Kernel::new("mean_rows", entry)
+        .define("TX", x.elem)
+        .define("TY", y.elem)
+        .define("VX", vector)
+}
 
 impl Op for MeanRows {
     fn name(&self) -> &'static str {
@@ -61,6 +70,25 @@ impl Op for MeanRows {
                 y.iter_mut().for_each(|y| *y *= share);
             });
     }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (x, y) = (call.input(0), call.output(0));
+        let vector = channels_at_once(&[x]);
+        let columns = Columns {
+            blocks: 1,
+            span: x.rows(),
+            ..Columns::new([x.n(), x.rows(), x.c()], vector, call.device())
+        };
+        let args = Args::new().view(x).view(y).f32(1.0 / x.rows() as f32);
+        call.launch(
+            kernel("mean_rows", x, y, vector),
+            columns.grid(x.n()),
+            THREADS,
+            columns.shared(),
+            args.int(x.rows()).int(x.c()).int(columns.lanes),
+        );
+        Ok(())
+    }
 }
 
 /// dx = dy / positions, at every position.
@@ -93,5 +121,22 @@ impl Op for MeanRowsBackward {
                 }
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (dy, dx) = (call.input(0), call.output(0));
+        let vector = channels_at_once(&[dy, dx]);
+        let (n, rows, c) = (dx.n(), dx.rows(), dx.c());
+        let columns = Columns::new([n, rows, c], vector, call.device());
+        let args = Args::new().view(dy).view(dx).f32(1.0 / rows as f32);
+        let args = args.int(rows).int(c).int(columns.lanes);
+        call.launch(
+            kernel("mean_rows_backward", dx, dy, vector),
+            columns.grid(n),
+            THREADS,
+            0,
+            args.int(columns.blocks).int(columns.span),
+        );
+        Ok(())
     }
 }

@@ -11,6 +11,7 @@ pub mod concat;
 pub mod conv2d;
 pub mod group_norm;
 pub mod latent_tokens;
+mod launch;
 pub mod linear;
 pub mod mean_rows;
 pub mod mse;

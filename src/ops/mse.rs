@@ -1,6 +1,8 @@
 //! Mean squared error with its gradient: the loss of the noise prediction.
 
+use super::launch::{THREADS, elements_at_once, per_sample};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel, View};
 use crate::device::view::RowsMut;
 use crate::tape::backward::Backward;
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
@@ -17,6 +19,17 @@ pub fn mse(tape: &mut Tape, y: Var, target: Var) -> Result<[Var; 2], TapeError> 
 /// See [`mse`].
 #[derive(Debug)]
 pub struct Mse;
+
+/// Vectors that a thread of the kernel adds up (`ITEMS` in kernels/mse.cu).
+const ITEMS: usize = 8;
+
+fn kernel(entry: &'static str, [y, target]: [View; 2], dy: View, vector: usize) -> Kernel {
+    Kernel::new("mse", entry)
+        .define("TY", y.elem)
+        .define("TT", target.elem)
+        .define("TD", dy.elem)
+        .define("VX", vector)
+}
 
 impl Op for Mse {
     fn name(&self) -> &'static str {
@@ -67,6 +80,29 @@ impl Op for Mse {
         let sum: f64 = samples.iter().map(|&s| f64::from(s)).sum();
         call.output_slice::<f32>(0)[0] = (sum / y.n() as f64) as f32;
     }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let [y, target] = [call.input(0), call.input(1)];
+        let vector = elements_at_once(&[y, target]);
+        let (n, count) = (y.n(), y.rows() * y.c());
+        let grid = per_sample(count, vector * ITEMS, n);
+        let part = call.scratch(8 * n * grid[0]);
+        let args = Args::new().view(y).view(target).ptr(part);
+        let args = args.int(n).int(y.rows()).int(y.c());
+        call.launch(
+            kernel("mse", [y, target], y, vector),
+            grid,
+            THREADS,
+            0,
+            args,
+        );
+        let (loss, samples) = (call.output(0), call.output(1));
+        let args = Args::new().ptr(part).view(samples).ptr(loss.pointer);
+        let args = args.int(n).int(grid[0]).int(count);
+        let finish = kernel("mse_finish", [y, target], y, vector);
+        call.launch(finish, [1; 3], THREADS, 0, args);
+        Ok(())
+    }
 }
 
 /// dy = 2 (y - target) / elements.
@@ -96,5 +132,17 @@ impl Op for MseBackward {
                     }
                 }
             });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let [y, target, dy] = [call.input(0), call.input(1), call.output(0)];
+        let vector = elements_at_once(&[y, target, dy]);
+        let grid = per_sample(y.rows() * y.c(), vector, y.n());
+        let args = Args::new().view(y).view(target).view(dy);
+        let args = args.f32((2.0 / y.len() as f64) as f32);
+        let args = args.int(y.n()).int(y.rows()).int(y.c());
+        let kernel = kernel("mse_backward", [y, target], dy, vector);
+        call.launch(kernel, grid, THREADS, 0, args);
+        Ok(())
     }
 }

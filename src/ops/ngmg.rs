@@ -2,7 +2,9 @@
 //! Eq. 13; [`crate::gmm::ngmg`] has the conventions). The kernel matrix is never stored: on the grid
 //! mu_j = j it has 2 R + 1 different entries.
 
+use super::launch::{MOST_BLOCKS, Window, window_threads};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args};
 use crate::gmm::ngmg::{Kernel, KernelSpec, NgmgError, Reach};
 use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var, Workspace};
 
@@ -74,5 +76,23 @@ impl Op for Ngmg {
                 }
             },
         );
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (current, target, out) = (call.input(0), call.input(1), call.output(0));
+        let (b, n) = (out.n(), out.c());
+        let window = Window::new(call, &self.kernel)?;
+        let threads = window_threads(n);
+        let args = Args::new().view(current).view(target);
+        let args = args.ptr(window.taps).ptr(window.scales).view(out);
+        let args = args.u32(window.per_row.into()).int(window.radius);
+        let kernel = cuda::Kernel::new("ngmg", "ngmg")
+            .define("TC", current.elem)
+            .define("TT", target.elem)
+            .define("TO", out.elem)
+            .define("THREADS", threads);
+        let grid = [n.div_ceil(4 * threads), b.min(MOST_BLOCKS), 1];
+        call.launch(kernel, grid, threads, 0, args.int(b).int(n));
+        Ok(())
     }
 }

@@ -1,8 +1,10 @@
 //! Norm + activation + 2x2 mean, and the 2x2 mean of the raw input: the entry of a residual block
 //! that halves. Without pooling it is the plain norm + activation (for tests and references).
 
-use super::prologue::{Loader, NormVars, Prologue, norm_operands};
+use super::launch::{Columns, THREADS, channels_at_once};
+use super::prologue::{Loader, NormArgs, NormVars, Prologue, norm_operands};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::device::vector;
 use crate::device::view::Rows;
 use crate::tape::backward::{Backward, Contribution, Resample};
@@ -144,6 +146,37 @@ impl Op for NormPool {
                     );
                 }
             });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let x = call.input(0);
+        let y = call.output(0);
+        let raw = if self.pool { call.output(1) } else { y };
+        let vector = channels_at_once(&[x, y, raw]);
+        let columns = Columns::new([y.n(), y.rows(), y.c()], vector, call.device());
+        let norm = NormArgs::new(call, self.prologue.norm, 1, x.c());
+        let kernel = Kernel::new("norm_pool", self.name())
+            .define("TX", x.elem)
+            .define("TY", y.elem)
+            .define("TR", raw.elem)
+            .define("VX", vector)
+            .flag("SILU", self.prologue.silu);
+        let mut args = norm.args(Args::new().view(x)).view(y);
+        if self.pool {
+            args = args.view(raw).int(y.rows()).int(x.shape[2]);
+        } else {
+            args = args.int(y.rows());
+        }
+        call.launch(
+            norm.define(kernel, vector),
+            columns.grid(y.n()),
+            THREADS,
+            0,
+            args.int(columns.lanes)
+                .int(columns.blocks)
+                .int(columns.span),
+        );
+        Ok(())
     }
 }
 

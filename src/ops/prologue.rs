@@ -4,7 +4,12 @@
 //! activated is ever stored. With mean mu and inverse deviation rho of the group,
 //! a = rho gamma (1 + s) and b = (beta - mu rho gamma)(1 + s) + t:  act = SiLU(a x + b).
 
+mod gpu;
+
+pub(super) use gpu::{NormArgs, table};
+
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::pool::Parts;
 use crate::device::simd::multiversion;
 use crate::device::vector::{self, silu_one};
@@ -355,6 +360,11 @@ impl Op for PrologueBackward {
                 sum_samples(sums, norm.scale_shift, column, call.output(1 + i), *mode);
             }
         }
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        self.launch(call);
+        Ok(())
     }
 }
 

@@ -1,7 +1,9 @@
 //! The forward process: eps drawn by Philox, x_t = sqrt(ab_t) x_0 + sqrt(1 - ab_t) eps.
 
+use super::launch::{THREADS, elements_at_once, per_sample};
 use super::timestep::{check_draw, join};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::rng::{Philox, Stream};
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
@@ -57,5 +59,36 @@ impl Op for QSample {
                 }
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (x0, xt, eps) = (call.input(0), call.output(0), call.output(1));
+        // A block of the generator makes four numbers: fewer at once are stored one by one.
+        let vector = match elements_at_once(&[x0, xt, eps]) {
+            1..4 => 1,
+            more => more,
+        };
+        let table = call.table(&self.coefficients);
+        let args = Args::new().view(x0).ptr(call.input(1).pointer).ptr(table);
+        let args = args.view(xt).view(eps);
+        let args = args.ptr(call.input(2).pointer).ptr(call.input(3).pointer);
+        let kernel = Kernel::new("q_sample", "q_sample")
+            .define("TX0", x0.elem)
+            .define("TX", xt.elem)
+            .define("TE", eps.elem)
+            .define("VX", vector);
+        call.launch(
+            kernel,
+            per_sample(x0.rows() * x0.c(), vector.max(4), x0.n()),
+            THREADS,
+            0,
+            args.int(x0.n()).int(x0.rows()).int(x0.c()),
+        );
+        Ok(())
+    }
+
+    fn exact(&self, i: usize) -> bool {
+        // The noise is the target of the loss.
+        i == 1
     }
 }

@@ -1,6 +1,8 @@
 //! Sinusoidal embedding of the time step, as diffusers computes it in f32.
 
+use super::launch::{THREADS, per_sample};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::tape::{Mismatch, Op, TensorType};
 
 /// `[n, dim]` from step indices `[n]` (U32): with h = dim / 2 and
@@ -14,6 +16,16 @@ pub struct TimeEmbedding {
     pub flip_sin_to_cos: bool,
     /// Subtracted from h in the exponent.
     pub freq_shift: f32,
+}
+
+impl TimeEmbedding {
+    fn frequencies(&self) -> Vec<f32> {
+        let half = self.dim / 2;
+        let rate = -(10_000.0_f32.ln());
+        (0..half)
+            .map(|j| (rate * j as f32 / (half as f32 - self.freq_shift)).exp())
+            .collect()
+    }
 }
 
 impl Op for TimeEmbedding {
@@ -34,13 +46,12 @@ impl Op for TimeEmbedding {
     fn cpu(&self, call: &Call<'_>) {
         let t = call.input_slice::<u32>(0);
         let half = self.dim / 2;
-        let rate = -(10_000.0_f32.ln());
+        let frequencies = self.frequencies();
         let mut out = call.output(0);
         for (n, &t) in t.iter().enumerate() {
             let row = out.row(n, 0);
             row.fill(0.0);
-            for j in 0..half {
-                let frequency = (rate * j as f32 / (half as f32 - self.freq_shift)).exp();
+            for (j, &frequency) in frequencies.iter().enumerate() {
                 let (sin, cos) = (t as f32 * frequency).sin_cos();
                 let (first, second) = if self.flip_sin_to_cos {
                     (cos, sin)
@@ -51,5 +62,22 @@ impl Op for TimeEmbedding {
                 row[half + j] = second;
             }
         }
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (t, out) = (call.input(0), call.output(0));
+        let frequencies = call.table(&self.frequencies());
+        let args = Args::new().ptr(t.pointer).ptr(frequencies).view(out);
+        let kernel = Kernel::new("time_embedding", "time_embedding")
+            .define("TX", out.elem)
+            .flag("COS_FIRST", self.flip_sin_to_cos);
+        call.launch(
+            kernel,
+            per_sample(self.dim / 2 + 1, 1, t.len()),
+            THREADS,
+            0,
+            args.int(t.len()).int(self.dim),
+        );
+        Ok(())
     }
 }

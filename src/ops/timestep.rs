@@ -1,6 +1,8 @@
 //! Time steps of training: t = 1 + ((x0 T) >> 32), drawn per sample.
 
+use super::launch::THREADS;
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::rng;
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
@@ -48,5 +50,15 @@ impl Op for Timestep {
         for (t, index) in call.output_slice::<u32>(0).iter_mut().zip(index) {
             *t = rng::timestep(seed, join(index), self.t_max) - 1;
         }
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (seed, index, t) = (call.input(0), call.input(1), call.output(0));
+        let args = Args::new().ptr(seed.pointer).ptr(index.pointer);
+        let args = args.ptr(t.pointer).u32(self.t_max).int(t.len());
+        let grid = [t.len().div_ceil(THREADS), 1, 1];
+        let kernel = Kernel::new("timestep", "timestep");
+        call.launch(kernel, grid, THREADS, 0, args);
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Pictures from bytes: x = u8 / 127.5 - 1, mirrored left to right for every other sample or so.
 
+use super::launch::{THREADS, elements_at_once, per_sample};
 use super::timestep::{check_draw, join};
 use crate::device::call::Call;
+use crate::device::cuda::{self, Args, Kernel};
 use crate::rng::{Philox, Stream};
 use crate::tape::{DType, Mismatch, Op, TensorType};
 
@@ -47,5 +49,25 @@ impl Op for Unpack {
                 }
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (bytes, x) = (call.input(0), call.output(0));
+        let [n, _, w, c] = x.shape;
+        let vector = elements_at_once(&[x]);
+        let args = Args::new().view(bytes).view(x);
+        let args = args.ptr(call.input(1).pointer).ptr(call.input(2).pointer);
+        let kernel = Kernel::new("unpack", "unpack")
+            .define("TX", x.elem)
+            .define("VX", vector)
+            .flag("FLIP_ROWS", self.flip);
+        call.launch(
+            kernel,
+            per_sample(x.rows() * c, vector, n),
+            THREADS,
+            0,
+            args.int(n).int(x.rows()).int(w).int(c),
+        );
+        Ok(())
     }
 }

@@ -14,6 +14,7 @@ use crate::report::figure::{Figure, Mark, Panel, Shape};
 use crate::report::grid::Sheet;
 use crate::report::picture::Picture;
 use crate::rng::{Philox, Stream};
+use crate::tape::executable::DeviceError;
 use crate::train::attributes::AttributeClassifier;
 use crate::train::config::{RunConfig, network_table};
 use crate::train::setup;
@@ -97,7 +98,7 @@ pub fn run(context: &mut Context<'_>, settings: &Settings) -> Result<Report, Rep
         groups::patterns(rows, names, PATTERN)
     })?;
     let active = mean_active(&faces);
-    let compared = Compared::new(&faces, &mut judge, settings);
+    let compared = Compared::new(&faces, &mut judge, settings)?;
     let sets = [
         ("attributes", &faces, 1.0),
         ("clusters", &clusters, active),
@@ -167,17 +168,21 @@ struct Compared {
 }
 
 impl Compared {
-    fn new(faces: &Data, judge: &mut AttributeClassifier, settings: &Settings) -> Self {
+    fn new(
+        faces: &Data,
+        judge: &mut AttributeClassifier,
+        settings: &Settings,
+    ) -> Result<Self, DeviceError> {
         let packed = &faces.packed;
         let dim = judge.features();
-        let mut look = |indices: &[u32], most: usize| -> Vec<f64> {
+        let mut look = |indices: &[u32], most: usize| -> Result<Vec<f64>, DeviceError> {
             let count = indices.len().min(most);
             let picture = |i: usize| packed.image(indices[i * indices.len() / count] as usize);
             let bytes: Vec<u8> = (0..count).flat_map(picture).copied().collect();
-            judge.look(&bytes).features
+            Ok(judge.look(&bytes)?.features)
         };
-        let train = look(packed.train_indices(), settings.real);
-        let held_out = look(packed.held_out_indices(), settings.pictures);
+        let train = look(packed.train_indices(), settings.real)?;
+        let held_out = look(packed.held_out_indices(), settings.pictures)?;
         let real = Features {
             values: &train,
             dim,
@@ -187,12 +192,12 @@ impl Compared {
             dim,
         };
         let reference = Reference::new(Gaussian::of_all(real));
-        Self {
+        Ok(Self {
             floor: distance(&reference, other, 0),
             real: real.rows(),
             held_out: other.rows(),
             reference,
-        }
+        })
     }
 }
 
@@ -240,7 +245,7 @@ fn arm(
         })
         .collect();
     let drawn = model.draw(Latents::Fresh, &plan, (0, &requests), context)?;
-    let features = judge.look_at_samples(&drawn.data).features;
+    let features = judge.look_at_samples(&drawn.data)?.features;
     let features = Features {
         values: &features,
         dim: judge.features(),

@@ -80,10 +80,10 @@ pub fn run(
     let drawn = Drawn::draw(&mut model, &wanted, settings, context)?;
     let real = real_pictures(&model.data, &request);
     let seen = Agreements {
-        renoise: agreement(&mut judge, &drawn.renoise, &request),
-        ddim: agreement(&mut judge, &drawn.ddim, &request),
-        mismatched: agreement(&mut judge, &drawn.mismatched, &request),
-        real: agreement(&mut judge, &model.pictures(&real), &request),
+        renoise: agreement(&mut judge, &drawn.renoise, &request)?,
+        ddim: agreement(&mut judge, &drawn.ddim, &request)?,
+        mismatched: agreement(&mut judge, &drawn.mismatched, &request)?,
+        real: agreement(&mut judge, &model.pictures(&real), &request)?,
     };
     let sheet = sheet(&model, list, &drawn, &real)?;
     let file = context.save_picture("fig4", &sheet)?;

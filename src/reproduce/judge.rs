@@ -4,6 +4,7 @@ use super::data::Data;
 use super::statistics::{Estimate, Pictures};
 use super::{Context, ReproduceError, Scale};
 use crate::report::files::io_error;
+use crate::tape::executable::DeviceError;
 use crate::train::attributes::{self, AttributeClassifier};
 use serde_json::{Value, json};
 
@@ -31,7 +32,7 @@ pub fn judge(
         data.packed.size()
     );
     let path = context.out.join("models").join(name);
-    let pool = context.pool.clone();
+    let pool = context.device.pool.clone();
     let classifier = match AttributeClassifier::load(&path, &config, &data.packed, &pool)? {
         Some(classifier) => classifier,
         None => {
@@ -98,8 +99,8 @@ pub fn agreement(
     classifier: &mut AttributeClassifier,
     pictures: &Pictures,
     request: &[Option<bool>],
-) -> Estimate {
-    let seen = classifier.look_at_samples(&pictures.data);
+) -> Result<Estimate, DeviceError> {
+    let seen = classifier.look_at_samples(&pictures.data)?;
     let asked = request.iter().flatten().count().max(1) as f64;
     let share = |row: &[f64]| {
         let agree = row.iter().zip(request);
@@ -111,5 +112,5 @@ pub fn agreement(
         .chunks(request.len())
         .map(share)
         .collect();
-    Estimate::of(&shares)
+    Ok(Estimate::of(&shares))
 }

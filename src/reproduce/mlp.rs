@@ -7,7 +7,8 @@ use crate::ops::adamw::{AdamWConfig, COUNTERS, adamw};
 use crate::ops::add;
 use crate::ops::linear::{Extras, Weights, linear};
 use crate::ops::mse::mse;
-use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub enum MlpError {
     Tape(#[from] TapeError),
     /// Not enough memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
 }
 
 /// The layers, and where their weights lie.
@@ -125,15 +126,18 @@ impl Learner {
     /// One step with learning rate `rate`: `x` is `[batch, inputs]`, `target` `[batch, outputs]`. Returns
     /// the mean squared error before the step.
     ///
+    /// # Errors
+    /// The device's.
+    ///
     /// # Panics
     /// If the sizes differ.
-    pub fn step(&mut self, x: &[f32], target: &[f32], rate: f32) -> f32 {
-        self.exe.write(self.x, x);
-        self.exe.write(self.target, target);
+    pub fn step(&mut self, x: &[f32], target: &[f32], rate: f32) -> Result<f32, MlpError> {
+        self.exe.write(self.x, x)?;
+        self.exe.write(self.target, target)?;
         // The moving average is not used here.
-        self.exe.write(self.rates, &[rate, 0.0]);
-        self.exe.run(&mut self.state, Arena::Params);
-        self.exe.read(self.loss)[0]
+        self.exe.write(self.rates, &[rate, 0.0])?;
+        self.exe.run(&mut self.state, Arena::Params)?;
+        Ok(self.exe.read(self.loss)?[0])
     }
 
     /// The network with the weights it has now, for `batch` rows at a time.
@@ -154,7 +158,7 @@ impl Learner {
     }
 }
 
-fn initial_state(table: &ParamTable, seed: u64) -> Result<State, OutOfMemory> {
+fn initial_state(table: &ParamTable, seed: u64) -> Result<State, DeviceError> {
     let mut state = State::default();
     for arena in [
         Arena::Params,
@@ -181,12 +185,15 @@ pub struct Predictor {
 impl Predictor {
     /// Outputs `[batch, outputs]` of the rows `x` `[batch, inputs]`.
     ///
+    /// # Errors
+    /// The device's.
+    ///
     /// # Panics
     /// If the sizes differ.
-    pub fn predict(&mut self, x: &[f32]) -> Vec<f32> {
-        self.exe.write(self.x, x);
-        self.exe.run(&mut self.state, Arena::Params);
-        self.exe.read(self.y)
+    pub fn predict(&mut self, x: &[f32]) -> Result<Vec<f32>, MlpError> {
+        self.exe.write(self.x, x)?;
+        self.exe.run(&mut self.state, Arena::Params)?;
+        Ok(self.exe.read(self.y)?)
     }
 }
 
@@ -222,7 +229,7 @@ mod tests {
         let learner = Learner::new(&mlp, 4, 9, &pool).unwrap();
         let weights = learner.state.get::<f32>(Arena::Params).to_vec();
         let x: Vec<f32> = (0..12).map(|i| (i as f32 * 0.7).sin()).collect();
-        let y = learner.predictor(4).unwrap().predict(&x);
+        let y = learner.predictor(4).unwrap().predict(&x).unwrap();
         for (row, y) in x.chunks(3).zip(y.chunks(2)) {
             for (want, &got) in by_hand(&mlp, &weights, row).iter().zip(y) {
                 assert!((want - f64::from(got)).abs() < 1e-5, "{want} {got}");
@@ -237,11 +244,11 @@ mod tests {
         let mut learner = Learner::new(&mlp, 64, 3, &pool).unwrap();
         let x: Vec<f32> = (0..64).map(|i| i as f32 / 32.0 - 1.0).collect();
         let y: Vec<f32> = x.iter().map(|x| (3.0 * x).sin()).collect();
-        let first = learner.step(&x, &y, 3e-3);
+        let first = learner.step(&x, &y, 3e-3).unwrap();
         for _ in 0..600 {
-            learner.step(&x, &y, 3e-3);
+            learner.step(&x, &y, 3e-3).unwrap();
         }
-        let last = learner.step(&x, &y, 0.0);
+        let last = learner.step(&x, &y, 0.0).unwrap();
         assert!(first > 0.2 && last < 2e-3, "{first} -> {last}");
     }
 }

@@ -28,12 +28,12 @@ mod workers;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::data::{DataError, RequestError};
-use crate::device::pool::{Pool, PoolError};
+use crate::device::Device;
+use crate::device::pool::PoolError;
 use crate::diffusion::generate::GenerateError;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::schedule::ScheduleError;
@@ -44,7 +44,7 @@ use crate::gmm::ngmg::NgmgError;
 use crate::report::figure::Figure;
 use crate::report::files::{FileError, replace_with_bytes};
 use crate::report::picture::{Picture, PictureError};
-use crate::tape::executable::OutOfMemory;
+use crate::tape::executable::DeviceError;
 use crate::train::attributes::AttributeError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::config::ConfigError;
@@ -89,7 +89,7 @@ pub struct Context<'a> {
     /// All randomness follows from it.
     pub seed: u64,
     /// The threads to compute with.
-    pub pool: Arc<Pool>,
+    pub device: Device,
     /// The folder with data sets, where one was named.
     pub data: Option<PathBuf>,
     /// Told how the work goes.
@@ -206,7 +206,7 @@ pub enum ReproduceError {
     Step(#[from] StepError),
     /// Memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
     /// A run's folder.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
@@ -440,7 +440,7 @@ mod tests {
             out: dir.path().to_path_buf(),
             scale: Scale::Full,
             seed: 7,
-            pool: Arc::new(Pool::new(1).unwrap()),
+            device: std::sync::Arc::new(crate::device::pool::Pool::new(1).unwrap()).into(),
             data: None,
             progress: &mut silent,
         };

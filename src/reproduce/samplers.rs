@@ -220,7 +220,10 @@ pub fn run(context: &mut Context<'_>) -> Result<Report, ReproduceError> {
             .at(done as u64, CASES.len() as u64, &case.name());
         let mut row = Row::default();
         for (cell, sampler) in row.iter_mut().zip(SAMPLERS) {
-            *cell = context.pool.enter(|| case.spread(sampler, context.seed))?;
+            *cell = context
+                .device
+                .pool
+                .enter(|| case.spread(sampler, context.seed))?;
         }
         rows.push(row);
     }

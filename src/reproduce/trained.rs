@@ -4,12 +4,12 @@ use super::data::Data;
 use super::statistics::Pictures;
 use super::{Context, ReproduceError, Scale};
 use crate::data::Packed;
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::diffusion::generate::{Generator, Latents, Request};
 use crate::diffusion::sampler::{Sampler, SamplerPlan};
 use crate::gmm::latent::LatentKind;
 use crate::tape::Arena;
-use crate::tape::executable::State;
+use crate::tape::state::State;
 use crate::train::checkpoint::{self, Checkpoint, Part};
 use crate::train::config::{DataKind, RunConfig, resume_difference};
 use crate::train::length::Length;
@@ -108,7 +108,7 @@ pub struct Model {
     /// The run's metrics, where its folder was given.
     pub metrics: Vec<MetricsRow>,
     state: State,
-    pool: Arc<Pool>,
+    device: Device,
 }
 
 impl Model {
@@ -167,11 +167,11 @@ impl Model {
         let (run, last) = open_run(&folder, &setup)?;
         let taken = last.as_ref().map_or(0, |c| c.info().counters.step);
         if taken < setup.config.total_steps() {
-            setup.check_memory(context.pool.threads())?;
+            setup.check_memory(&context.device)?;
             announce(&setup, data, &folder, taken, context)?;
             let packed = data.packed.clone();
-            let pool = context.pool.clone();
-            let mut trainer = Trainer::new(&setup, &run, packed, last.as_ref(), &pool)?;
+            let device = context.device.clone();
+            let mut trainer = Trainer::new(&setup, &run, packed, last.as_ref(), &device)?;
             let mut watcher = Watcher { context };
             // Ctrl-C ends the program; what was saved last is gone on with.
             trainer.train(&AtomicBool::new(false), &mut watcher)?;
@@ -212,7 +212,7 @@ impl Model {
             step: info.counters.step,
             metrics,
             state,
-            pool: context.pool.clone(),
+            device: context.device.clone(),
         })
     }
 
@@ -280,7 +280,8 @@ impl Model {
             net, conditioning, ..
         } = &self.setup;
         let batch = requests.len().min(BATCH);
-        let mut generator = Generator::with_latents(net, conditioning, latents, batch, &self.pool)?;
+        let mut generator =
+            Generator::with_latents(net, conditioning, latents, batch, &self.device)?;
         let total = (plan.steps().len() * requests.len().div_ceil(batch.max(1))) as u64;
         let mut done = 0;
         let (seed, weights) = (context.seed, (&mut self.state, Arena::Ema));
@@ -362,7 +363,7 @@ fn announce(
     context: &mut Context<'_>,
 ) -> Result<(), ReproduceError> {
     let config = &setup.config;
-    let (_, seconds) = seconds_per_picture(setup, &context.pool)?;
+    let (_, seconds) = seconds_per_picture(setup, &context.device)?;
     let left = (config.total_steps() - taken) * config.batch;
     let minutes = left as f64 * seconds / 60.0;
     let verb = if taken == 0 {

@@ -7,9 +7,11 @@
 pub mod backward;
 pub mod executable;
 pub mod plan;
+pub mod state;
 pub mod types;
 
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::view::Layout;
 use backward::Backward;
 use std::fmt;
@@ -23,6 +25,11 @@ pub struct Var(u32);
 impl Var {
     fn index(self) -> usize {
         self.0 as usize
+    }
+
+    /// Its number, which no other tensor of the tape has.
+    pub(crate) fn id(self) -> u64 {
+        u64::from(self.0)
     }
 }
 
@@ -44,11 +51,23 @@ pub enum Arena {
     Counters,
 }
 
+impl Arena {
+    /// All of them.
+    pub const ALL: [Self; ARENAS] = [
+        Self::Params,
+        Self::Grads,
+        Self::AdamM,
+        Self::AdamV,
+        Self::Ema,
+        Self::Counters,
+    ];
+}
+
 /// Number of [`Arena`]s.
 pub const ARENAS: usize = 6;
 
 /// How a tensor comes to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Made by a node, dead after its last use.
     Temp,
@@ -145,6 +164,19 @@ pub trait Op: fmt::Debug + Send + Sync {
 
     /// Runs it on the CPU.
     fn cpu(&self, call: &Call<'_>);
+
+    /// Says which kernels to launch on a CUDA device.
+    ///
+    /// # Errors
+    /// It has no form for this device or precision.
+    fn cuda(&self, _call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        Err(cuda::Unsupported("there is no CUDA kernel for it".into()))
+    }
+
+    /// True if output `i` is stored as f32 even where maps are stored as bf16.
+    fn exact(&self, _i: usize) -> bool {
+        false
+    }
 }
 
 /// Operands of a node, for gradient rules.
@@ -346,10 +378,10 @@ impl Tape {
     }
 
     /// Adds op and scope to a shape rule's complaint.
-    pub(crate) fn error(&self, op: &str, m: Mismatch) -> TapeError {
+    pub(crate) fn error(&self, op: &'static str, m: Mismatch) -> TapeError {
         TapeError {
             scope: self.scope_name(),
-            op: op.to_string(),
+            op,
             what: m.what,
             expected: m.expected,
             found: m.found,

@@ -1,6 +1,6 @@
 //! Memory plan: from the life of each tensor to a place in one arena, before anything runs.
 
-use super::{Kind, Tape, Var};
+use super::{Kind, Node, Tape, TensorType, Var};
 use crate::device::memory::align_up;
 use std::collections::HashMap;
 
@@ -76,7 +76,7 @@ pub fn lower_bound(intervals: &[Interval]) -> usize {
 #[derive(Debug)]
 pub struct Plan {
     offsets: HashMap<Var, usize>,
-    /// Byte offsets of each node's shared and per-thread scratch, with their lengths in numbers.
+    /// Byte offsets of each node's shared and per-thread scratch, with their lengths in numbers; CPU only.
     pub(super) workspaces: Vec<[(usize, usize); 2]>,
     /// Size of the arena in bytes.
     pub peak_bytes: usize,
@@ -89,44 +89,50 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `tape` for `threads` workers.
+    /// Plans `tape` for `threads` workers of the CPU.
     pub fn new(tape: &Tape, threads: usize) -> Self {
-        let lives = lives(tape);
-        let mut intervals: Vec<Interval> = lives.iter().map(|l| l.1).collect();
-        let mut flops = 0;
-        let mut workspaces = Vec::with_capacity(tape.nodes().len());
+        let mut extras = Vec::new();
+        let mut lengths = Vec::with_capacity(tape.nodes().len());
         for (i, node) in tape.nodes().iter().enumerate() {
-            let inputs: Vec<_> = node.inputs.iter().map(|&v| tape.ty(v)).collect();
-            let outputs: Vec<_> = node.outputs.iter().map(|&v| tape.ty(v)).collect();
-            flops += node.op.flops(&inputs, &outputs);
+            let (inputs, outputs) = operand_types(tape, node);
             let w = node.op.workspace(&inputs, &outputs);
-            let lengths = [w.shared, w.per_thread.next_multiple_of(64) * threads];
-            for length in lengths {
-                intervals.push(Interval {
-                    start: i,
-                    end: i,
-                    bytes: length * 4,
-                });
-            }
-            workspaces.push(lengths);
+            let both = [w.shared, w.per_thread.next_multiple_of(64) * threads];
+            extras.extend(both.map(|length| Interval {
+                start: i,
+                end: i,
+                bytes: length * 4,
+            }));
+            lengths.push(both);
         }
-        let (offsets, peak_bytes) = pack(&intervals);
-        let workspaces = workspaces
+        let (mut plan, places) = Self::with(tape, |var| tape.ty(var).bytes(), &extras);
+        plan.workspaces = lengths
             .iter()
-            .enumerate()
-            .map(|(i, lengths)| {
-                let at = lives.len() + 2 * i;
-                [(offsets[at], lengths[0]), (offsets[at + 1], lengths[1])]
-            })
+            .zip(places.chunks_exact(2))
+            .map(|(lengths, at)| [(at[0], lengths[0]), (at[1], lengths[1])])
             .collect();
-        Self {
-            workspaces,
+        plan
+    }
+
+    /// Plans `tape` with tensors of `bytes_of(root)` bytes, and `extras` beside them; returns the plan and
+    /// the extras' byte offsets.
+    pub fn with(
+        tape: &Tape,
+        bytes_of: impl Fn(Var) -> usize,
+        extras: &[Interval],
+    ) -> (Self, Vec<usize>) {
+        let lives = lives(tape, bytes_of);
+        let mut intervals: Vec<Interval> = lives.iter().map(|l| l.1).collect();
+        intervals.extend(extras);
+        let (offsets, peak_bytes) = pack(&intervals);
+        let plan = Self {
+            workspaces: Vec::new(),
             peak_bytes,
             bound_bytes: lower_bound(&intervals),
             separate_bytes: intervals.iter().map(|i| align_up(i.bytes)).sum(),
-            flops,
-            offsets: lives.iter().zip(offsets).map(|(l, o)| (l.0, o)).collect(),
-        }
+            flops: flops(tape),
+            offsets: lives.iter().zip(&offsets).map(|(l, &o)| (l.0, o)).collect(),
+        };
+        (plan, offsets[lives.len()..].to_vec())
     }
 
     /// Byte offset of the buffer of root `var`; `None` for state.
@@ -135,8 +141,24 @@ impl Plan {
     }
 }
 
+fn operand_types<'a>(tape: &'a Tape, node: &Node) -> (Vec<&'a TensorType>, Vec<&'a TensorType>) {
+    let types = |vars: &[Var]| vars.iter().map(|&v| tape.ty(v)).collect();
+    (types(&node.inputs), types(&node.outputs))
+}
+
+/// Products and sums of all nodes, FLOPs.
+fn flops(tape: &Tape) -> u64 {
+    let nodes = tape.nodes().iter();
+    nodes
+        .map(|node| {
+            let (inputs, outputs) = operand_types(tape, node);
+            node.op.flops(&inputs, &outputs)
+        })
+        .sum()
+}
+
 /// Life of every buffer that is not state, in order of its root.
-fn lives(tape: &Tape) -> Vec<(Var, Interval)> {
+fn lives(tape: &Tape, bytes_of: impl Fn(Var) -> usize) -> Vec<(Var, Interval)> {
     let last = tape.nodes().len();
     let mut spans: HashMap<Var, (usize, usize)> = HashMap::new();
     for (i, node) in tape.nodes().iter().enumerate() {
@@ -148,7 +170,7 @@ fn lives(tape: &Tape) -> Vec<(Var, Interval)> {
     let mut lives: Vec<(Var, Interval)> = spans
         .into_iter()
         .filter_map(|(root, (start, end))| {
-            let bytes = tape.ty(root).bytes();
+            let bytes = bytes_of(root);
             let (start, end) = match tape.kind(root) {
                 Kind::Temp => (start, end),
                 Kind::Result => (start, last),

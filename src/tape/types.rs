@@ -140,7 +140,7 @@ pub struct TapeError {
     /// Where in the network.
     pub scope: String,
     /// Name of the op.
-    pub op: String,
+    pub op: &'static str,
     /// What is wrong.
     pub what: String,
     /// What the op takes.

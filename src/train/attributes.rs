@@ -19,7 +19,8 @@ use crate::ops::attribute_loss::{attribute_loss, entropy_loss};
 use crate::ops::unpack::Unpack;
 use crate::report::picture::to_byte;
 use crate::rng::split;
-use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ pub enum AttributeError {
     Step(#[from] StepError),
     /// Memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
     /// The loss.
     #[error(transparent)]
     Loss(#[from] EntropyError),
@@ -152,7 +153,7 @@ impl AttributeClassifier {
         for step in 1..=total {
             let batch = loader.next()?;
             let decay = config.ema_decay(batch.first_sample);
-            let loss = learning.run(&mut state, batch, config.seed, [config.lr, decay]);
+            let loss = learning.run(&mut state, batch, config.seed, [config.lr, decay])?;
             let smooth = mean.map_or(loss, |mean: f64| mean + 0.05 * (loss - mean));
             mean = Some(smooth);
             if !watch(step, total, smooth) {
@@ -261,16 +262,22 @@ impl AttributeClassifier {
     }
 
     /// What it says of pictures, `[pictures, size, size, 3]` bytes.
-    pub fn look(&mut self, pictures: &[u8]) -> Seen {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn look(&mut self, pictures: &[u8]) -> Result<Seen, DeviceError> {
         let mut seen = Seen::default();
         for chunk in pictures.chunks(BATCH * self.looking.elements) {
-            self.looking.run(&mut self.state, chunk, &mut seen);
+            self.looking.run(&mut self.state, chunk, &mut seen)?;
         }
-        seen
+        Ok(seen)
     }
 
     /// [`AttributeClassifier::look`] at pictures in `[-1, 1]`, rounded to bytes as a file would be.
-    pub fn look_at_samples(&mut self, pictures: &[f32]) -> Seen {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn look_at_samples(&mut self, pictures: &[f32]) -> Result<Seen, DeviceError> {
         let bytes: Vec<u8> = pictures.iter().map(|&x| to_byte(x)).collect();
         self.look(&bytes)
     }
@@ -288,7 +295,7 @@ impl AttributeClassifier {
                 .iter()
                 .flat_map(|&i| data.image(i as usize).iter().copied())
                 .collect();
-            let seen = self.look(&images);
+            let seen = self.look(&images)?;
             for (&i, row) in chunk.iter().zip(seen.probabilities.chunks(k)) {
                 let truth = data.attributes(i as usize);
                 for ((sum, p), &y) in sums.iter_mut().zip(row).zip(truth) {
@@ -401,16 +408,22 @@ impl Learning {
         })
     }
 
-    fn run(&mut self, state: &mut State, batch: &Batch, seed: u64, rates: [f64; 2]) -> f64 {
+    fn run(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        seed: u64,
+        rates: [f64; 2],
+    ) -> Result<f64, DeviceError> {
         let samples = batch.first_sample..batch.first_sample + batch.rows.len() as u64;
         let samples: Vec<u32> = samples.flat_map(split).collect();
-        self.exe.write(self.feed.images, &batch.images);
-        self.exe.write(self.feed.seed, &split(seed));
-        self.exe.write(self.feed.samples, &samples);
-        self.exe.write(self.attributes, &batch.attributes);
-        self.exe.write(self.rates, &rates.map(|r| r as f32));
-        self.exe.run(state, Arena::Params);
-        self.exe.read(self.loss)[0].into()
+        self.exe.write(self.feed.images, &batch.images)?;
+        self.exe.write(self.feed.seed, &split(seed))?;
+        self.exe.write(self.feed.samples, &samples)?;
+        self.exe.write(self.attributes, &batch.attributes)?;
+        self.exe.write(self.rates, &rates.map(|r| r as f32))?;
+        self.exe.run(state, Arena::Params)?;
+        Ok(self.exe.read(self.loss)?[0].into())
     }
 }
 
@@ -432,8 +445,8 @@ impl Looking {
         tape.keep(out.features);
         let width = tape.ty(out.features).channels();
         let mut exe = Executable::new(tape, pool.clone())?;
-        exe.write(feed.seed, &[0_u32; 2]);
-        exe.write(feed.samples, &[0_u32; 2 * BATCH]);
+        exe.write(feed.seed, &[0_u32; 2])?;
+        exe.write(feed.samples, &[0_u32; 2 * BATCH])?;
         Ok(Self {
             exe,
             feed,
@@ -444,19 +457,25 @@ impl Looking {
     }
 
     /// Looks at up to a batch of pictures; the rest of the batch is grey.
-    fn run(&mut self, state: &mut State, pictures: &[u8], seen: &mut Seen) {
+    fn run(
+        &mut self,
+        state: &mut State,
+        pictures: &[u8],
+        seen: &mut Seen,
+    ) -> Result<(), DeviceError> {
         let count = pictures.len() / self.elements;
         let mut images = vec![128; BATCH * self.elements];
         images[..pictures.len()].copy_from_slice(pictures);
-        self.exe.write(self.feed.images, &images);
-        self.exe.run(state, Arena::Ema);
-        let logits = self.exe.read(self.out.logits);
+        self.exe.write(self.feed.images, &images)?;
+        self.exe.run(state, Arena::Ema)?;
+        let logits = self.exe.read(self.out.logits)?;
         let logits = &logits[..count * logits.len() / BATCH];
         seen.probabilities
             .extend(logits.iter().map(|&z| 1.0 / (1.0 + f64::from(-z).exp())));
-        let features = self.exe.read(self.out.features);
+        let features = self.exe.read(self.out.features)?;
         seen.features
             .extend(features[..count * self.width].iter().map(|&f| f64::from(f)));
+        Ok(())
     }
 }
 
@@ -502,11 +521,14 @@ mod tests {
         assert_eq!(read.held_out(), &held_out);
         // A batch and a part of one.
         let pictures: Vec<u8> = (0..40).flat_map(|i| data.image(i)).copied().collect();
-        let (one, other) = (trained.look(&pictures), read.look(&pictures));
+        let (one, other) = (
+            trained.look(&pictures).unwrap(),
+            read.look(&pictures).unwrap(),
+        );
         assert_eq!(one, other);
         assert_eq!(one.probabilities.len(), 40 * 40);
         assert_eq!(one.features.len(), 40 * trained.features());
-        let alone = trained.look(data.image(35));
+        let alone = trained.look(data.image(35)).unwrap();
         assert_eq!(alone.probabilities, one.probabilities[35 * 40..36 * 40]);
         let longer = super::config(DataKind::Faces, None, 251, 1);
         let other = AttributeClassifier::load(&path, &longer, &data, &pool).unwrap();

@@ -123,6 +123,9 @@ pub struct RunConfig {
     pub threads: u32,
     /// `auto`, `cpu`, `cuda` or `cuda:N`.
     pub device: String,
+    /// Number formats of a GPU: `auto` (its best), `f32`, `tf32` or `bf16`.
+    #[serde(default = "auto")]
+    pub precision: String,
     /// A network that is no preset, in the keys of the network's config.json (a JSON null is left
     /// out: see [`network_table`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -130,7 +133,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "program",
     "data",
     "data_path",
@@ -156,6 +159,7 @@ const KEYS: [&str; 26] = [
     "save_every",
     "threads",
     "device",
+    "precision",
     "network",
 ];
 
@@ -258,7 +262,8 @@ impl RunConfig {
             sample_every: Length::Steps(1000),
             save_every: Length::Steps(1000),
             threads: 0,
-            device: "auto".to_owned(),
+            device: auto(),
+            precision: auto(),
             network: None,
         }
     }
@@ -276,13 +281,25 @@ impl RunConfig {
 
     /// Checks every value that has a range. The error names the key, the value and the range.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let fail = |key, found: &dyn fmt::Display, expected: &str| {
-            Err(ConfigError::Invalid {
-                key,
-                found: found.to_string(),
-                expected: expected.to_owned(),
-            })
-        };
+        self.validate_numbers()?;
+        if !is_device(&self.device) {
+            let found = format!("`{}`", self.device);
+            return fail("device", &found, "auto, cpu, cuda or cuda:N");
+        }
+        if !PRECISIONS.contains(&self.precision.as_str()) {
+            let found = format!("`{}`", self.precision);
+            return fail("precision", &found, &PRECISIONS.join(", "));
+        }
+        if self.preset.is_empty() {
+            return fail("preset", &"empty", "a preset's name");
+        }
+        match Schedule::new(self.schedule) {
+            Ok(_) => Ok(()),
+            Err(e) => fail("schedule", &self.schedule, &e.to_string()),
+        }
+    }
+
+    fn validate_numbers(&self) -> Result<(), ConfigError> {
         for (key, x) in [
             ("lr", self.lr),
             ("eps", self.eps),
@@ -318,20 +335,7 @@ impl RunConfig {
                 return fail(key, &length, "at least 1 step or image");
             }
         }
-        if !is_device(&self.device) {
-            return fail(
-                "device",
-                &format!("`{}`", self.device),
-                "auto, cpu, cuda or cuda:N",
-            );
-        }
-        if self.preset.is_empty() {
-            return fail("preset", &"empty", "a preset's name");
-        }
-        match Schedule::new(self.schedule) {
-            Ok(_) => Ok(()),
-            Err(e) => fail("schedule", &self.schedule, &e.to_string()),
-        }
+        Ok(())
     }
 
     /// Reads a configuration file; keys that are not in it get their defaults, `data` must be.
@@ -419,6 +423,21 @@ impl RunConfig {
     pub fn save(&self, path: &Path) -> Result<(), ConfigError> {
         Ok(replace_with_bytes(path, self.to_toml()?.as_bytes())?)
     }
+}
+
+fn fail(key: &'static str, found: &dyn fmt::Display, expected: &str) -> Result<(), ConfigError> {
+    Err(ConfigError::Invalid {
+        key,
+        found: found.to_string(),
+        expected: expected.to_owned(),
+    })
+}
+
+/// What `precision` may be.
+const PRECISIONS: [&str; 4] = ["auto", "f32", "tf32", "bf16"];
+
+fn auto() -> String {
+    "auto".to_owned()
 }
 
 /// Whether a device has this name, on any machine.

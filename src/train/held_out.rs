@@ -5,11 +5,11 @@ use super::classifier::ClassifierScores;
 use super::setup::Setup;
 use super::step::{LossProbe, StepError, Tokens};
 use crate::data::{Batch, Packed};
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::gmm::latent::LatentKind;
 use crate::tape::Arena;
-use crate::tape::executable::State;
-use std::sync::Arc;
+use crate::tape::executable::DeviceError;
+use crate::tape::state::State;
 
 /// Held-out pictures that are measured, at the most.
 const PICTURES: usize = 256;
@@ -48,7 +48,7 @@ impl HeldOut {
     ///
     /// # Errors
     /// Operands that do not fit; not enough memory.
-    pub fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Option<Self>, StepError> {
+    pub fn new(setup: &Setup, data: &Packed, device: &Device) -> Result<Option<Self>, StepError> {
         let indices = data.held_out_indices();
         let count = indices.len().min(PICTURES);
         if count == 0 {
@@ -64,14 +64,21 @@ impl HeldOut {
             })
             .collect();
         Ok(Some(Self {
-            program: LossProbe::new(&setup.recipe(), batch, pool)?,
+            program: LossProbe::new(&setup.recipe(), batch, device)?,
             parts,
             attributes: data.attribute_names().len(),
         }))
     }
 
     /// Measures all pictures under `weights`.
-    pub fn measure(&mut self, state: &mut State, weights: Arena) -> Measurement {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn measure(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Measurement, DeviceError> {
         let k = self.attributes;
         let (mut sum, mut count) = (0.0, 0);
         let mut scores: Option<ClassifierScores> = None;
@@ -82,7 +89,7 @@ impl HeldOut {
                 attributes: &batch.attributes,
                 latents: &part.latents,
             };
-            let own = self.program.run((state, weights), batch, tokens, &part.t);
+            let own = self.program.run((state, weights), batch, tokens, &part.t)?;
             sum += own.losses[..*valid]
                 .iter()
                 .map(|&l| f64::from(l))
@@ -99,17 +106,17 @@ impl HeldOut {
                 attributes,
                 latents,
             };
-            let other = self.program.run((state, weights), batch, tokens, &part.t);
+            let other = self.program.run((state, weights), batch, tokens, &part.t)?;
             let logits = other.logits.unwrap_or_default();
             let pictures = logits.chunks(k).zip(labels()).zip(attributes.chunks(k));
             for ((logits, labels), tokens) in pictures {
                 scores.add_other(logits, labels, tokens);
             }
         }
-        Measurement {
+        Ok(Measurement {
             loss: sum / count.max(1) as f64,
             classifier: scores,
-        }
+        })
     }
 }
 

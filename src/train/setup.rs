@@ -1,17 +1,20 @@
 //! From a configuration and a data set to everything a run is made of.
 
 use super::config::RunConfig;
-use super::step::{Recipe, plan, probe_plan};
+use super::step::{Recipe, StepError, plan, probe_plan};
 use crate::data::Packed;
+use crate::device::Device;
+use crate::device::cuda::Precision;
 use crate::device::memory::available_bytes;
-use crate::diffusion::generate::{Conditioning, Generator};
+use crate::diffusion::generate::{Conditioning, GenerateError, Generator};
 use crate::diffusion::schedule::{Schedule, ScheduleError};
 use crate::gmm::entropy::{EntropyError, EntropyLoss};
 use crate::model::preset::{PRESETS, Preset};
 use crate::model::{ConfigError, NetworkConfig, UNet};
 use crate::ops::adamw::COUNTERS;
 use crate::report::files::human_bytes;
-use crate::tape::executable::{OutOfMemory, State};
+use crate::tape::executable::DeviceError;
+use crate::tape::state::State;
 use crate::tape::{Arena, TapeError};
 
 /// A run cannot be set up.
@@ -54,6 +57,15 @@ pub enum SetupError {
     /// Operands that do not fit.
     #[error(transparent)]
     Tape(#[from] TapeError),
+    /// A step that cannot be planned.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// Sampling that cannot be planned.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The device's complaint.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// More memory than there is.
     #[error(
         "batch {batch} of this network needs {needed}, but only {available} of memory are free; {advice}"
@@ -220,19 +232,25 @@ impl Setup {
         }
     }
 
-    /// Memory of training with `batch` pictures on `threads` threads.
+    /// Memory of training with `batch` pictures on `device`.
     ///
     /// # Errors
-    /// Operands that do not fit.
-    pub fn memory(&self, batch: usize, threads: usize) -> Result<Memory, TapeError> {
-        let plan = plan(&self.recipe(), batch, threads)?;
+    /// Operands that do not fit; an op that the device cannot run.
+    pub fn memory(&self, batch: usize, device: &Device) -> Result<Memory, SetupError> {
+        let plan = plan(&self.recipe(), batch, device)?;
+        let half = device
+            .gpu
+            .as_ref()
+            .is_some_and(|gpu| gpu.precision == Precision::Bf16);
+        // The five arenas and, where weights are used as bf16, copies of the weights and their average.
+        let bytes = if half { 5 * 4 + 2 * 2 } else { 5 * 4 };
         Ok(Memory {
-            parameters: 5 * 4 * self.net.table().elements(),
+            parameters: bytes * self.net.table().elements(),
             step: plan.peak_bytes,
             step_bound: plan.bound_bytes,
             step_separate: plan.separate_bytes,
-            measuring: probe_plan(&self.recipe(), batch, threads)?.peak_bytes
-                + Generator::plan(&self.net, &self.conditioning, page_batch(batch), threads)?
+            measuring: probe_plan(&self.recipe(), batch, device)?.peak_bytes
+                + Generator::plan(&self.net, &self.conditioning, page_batch(batch), device)?
                     .peak_bytes,
             flops: plan.flops,
         })
@@ -242,10 +260,14 @@ impl Setup {
     ///
     /// # Errors
     /// [`SetupError::Memory`], with the largest batch that would fit.
-    pub fn check_memory(&self, threads: usize) -> Result<Memory, SetupError> {
+    pub fn check_memory(&self, device: &Device) -> Result<Memory, SetupError> {
         let batch = self.config.batch as usize;
-        let memory = self.memory(batch, threads)?;
-        let Some(available) = available_bytes().map(|b| b as usize) else {
+        let memory = self.memory(batch, device)?;
+        let free = match &device.gpu {
+            Some(gpu) => Some(gpu.cuda.memory().map_err(DeviceError::from)?.0),
+            None => available_bytes().map(|b| b as usize),
+        };
+        let Some(available) = free else {
             return Ok(memory);
         };
         if memory.total() <= available {
@@ -254,7 +276,7 @@ impl Setup {
         let (mut fits, mut too_much) = (0, batch);
         while too_much - fits > 1 {
             let middle = fits.midpoint(too_much);
-            if self.memory(middle, threads)?.total() <= available {
+            if self.memory(middle, device)?.total() <= available {
                 fits = middle;
             } else {
                 too_much = middle;
@@ -275,7 +297,7 @@ impl Setup {
     ///
     /// # Errors
     /// The system has no such memory.
-    pub fn allocate(&self) -> Result<State, OutOfMemory> {
+    pub fn allocate(&self) -> Result<State, DeviceError> {
         let mut state = State::default();
         for arena in [
             Arena::Params,

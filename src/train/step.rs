@@ -2,7 +2,7 @@
 
 use super::config::RunConfig;
 use crate::data::Batch;
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::diffusion::generate::Conditioning;
 use crate::diffusion::schedule::Schedule;
 use crate::gmm::entropy::EntropyLoss;
@@ -17,10 +17,10 @@ use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
 use crate::rng::split;
-use crate::tape::executable::{Executable, OutOfMemory, State};
+use crate::tape::executable::{DeviceError, Executable};
 use crate::tape::plan::Plan;
+use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
-use std::sync::Arc;
 
 /// A step cannot be recorded or planned.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +30,7 @@ pub enum StepError {
     Tape(#[from] TapeError),
     /// Not enough memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
 }
 
 /// Inputs that both programs share.
@@ -60,16 +60,22 @@ impl Feed {
         }
     }
 
-    fn write(&self, exe: &mut Executable, batch: &Batch, tokens: Tokens<'_>, seed: u64) {
-        exe.write(self.images, &batch.images);
-        exe.write(self.attributes, tokens.attributes);
+    fn write(
+        &self,
+        exe: &mut Executable,
+        batch: &Batch,
+        tokens: Tokens<'_>,
+        seed: u64,
+    ) -> Result<(), DeviceError> {
+        exe.write(self.images, &batch.images)?;
+        exe.write(self.attributes, tokens.attributes)?;
         let words = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u32> {
             numbers.flat_map(split).collect()
         };
-        exe.write(self.rows, &words(&mut tokens.latents.iter().copied()));
+        exe.write(self.rows, &words(&mut tokens.latents.iter().copied()))?;
         let samples = batch.first_sample..batch.first_sample + batch.rows.len() as u64;
-        exe.write(self.samples, &words(&mut samples.into_iter()));
-        exe.write(self.seed, &split(seed));
+        exe.write(self.samples, &words(&mut samples.into_iter()))?;
+        exe.write(self.seed, &split(seed))
     }
 }
 
@@ -98,7 +104,7 @@ pub struct Recipe<'a> {
 }
 
 /// Results of a step that the host reads.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct StepResult {
     /// Mean squared error of the predicted noise.
     pub loss: f32,
@@ -212,8 +218,8 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record(recipe, batch)?.0, threads))
+pub fn plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(&record(recipe, batch)?.0, device)?)
 }
 
 /// A training step, ready to run.
@@ -230,9 +236,9 @@ impl TrainStep {
     ///
     /// # Errors
     /// Operands that do not fit; not enough memory.
-    pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
+    pub fn new(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Self, StepError> {
         let (tape, vars) = record(recipe, batch)?;
-        let exe = Executable::new(tape, pool.clone())?;
+        let exe = Executable::new(tape, device.clone())?;
         let fresh = recipe.config.latent == LatentKind::Fresh;
         Ok(Self {
             exe,
@@ -249,7 +255,7 @@ impl TrainStep {
     }
 
     /// Puts a batch and the rates into the input slots.
-    fn feed(&mut self, batch: &Batch, [lr, ema_decay]: [f64; 2]) {
+    fn feed(&mut self, batch: &Batch, [lr, ema_decay]: [f64; 2]) -> Result<(), DeviceError> {
         let fresh: Vec<u64>;
         let latents = if self.fresh {
             fresh = (batch.first_sample..).take(batch.rows.len()).collect();
@@ -263,40 +269,98 @@ impl TrainStep {
         };
         self.vars
             .feed
-            .write(&mut self.exe, batch, tokens, self.seed);
+            .write(&mut self.exe, batch, tokens, self.seed)?;
         self.exe
-            .write(self.vars.rates, &[lr as f32, ema_decay as f32]);
+            .write(self.vars.rates, &[lr as f32, ema_decay as f32])
     }
 
-    /// Runs the step on `batch` with this learning rate and decay of the average.
-    pub fn run(&mut self, state: &mut State, batch: &Batch, rates: [f64; 2]) -> StepResult {
-        self.feed(batch, rates);
-        self.exe.run(state, Arena::Params);
-        let norm = self.exe.read(self.vars.norm);
-        StepResult {
-            loss: self.exe.read(self.vars.loss)[0],
-            classifier_loss: self
-                .vars
-                .classifier_loss
-                .map(|loss| (f64::from(self.exe.read(loss)[0]) / self.classifier_weight) as f32),
-            grad_norm: norm[0],
-            updated: norm[1] != 0.0,
+    /// Runs the step on `batch` with this learning rate and decay of the average, and waits for it.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<StepResult, DeviceError> {
+        self.start(state, batch, rates)?;
+        let mut last = None;
+        while let Some(result) = self.finish()? {
+            last = Some(result);
         }
+        Ok(last.unwrap_or_default())
+    }
+
+    /// Begins the step on `batch`; a GPU goes on by itself. At most two steps can be under way.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn start(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<(), DeviceError> {
+        self.feed(batch, rates)?;
+        let mut results = vec![self.vars.loss, self.vars.norm];
+        results.extend(self.vars.classifier_loss);
+        self.exe.start(state, Arena::Params, &results)
+    }
+
+    /// Steps begun and not finished.
+    pub fn under_way(&self) -> usize {
+        self.exe.under_way()
+    }
+
+    /// Waits for the oldest step under way; `None` if there is none.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn finish(&mut self) -> Result<Option<StepResult>, DeviceError> {
+        let Some(results) = self.exe.collect()? else {
+            return Ok(None);
+        };
+        Ok(Some(StepResult {
+            loss: results[0],
+            classifier_loss: results
+                .get(3)
+                .map(|&loss| (f64::from(loss) / self.classifier_weight) as f32),
+            grad_norm: results[1],
+            updated: results[2] != 0.0,
+        }))
+    }
+
+    /// Runs the step on `batch` and waits: the seconds that the device took.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn run_clocked(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<f64, DeviceError> {
+        self.feed(batch, rates)?;
+        Ok(self.exe.run_clocked(state, Arena::Params)?.as_secs_f64())
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.
+    ///
+    /// # Errors
+    /// The device's.
     pub fn run_timed(
         &mut self,
         state: &mut State,
         batch: &Batch,
         rates: [f64; 2],
-    ) -> Vec<(String, &'static str, f64)> {
-        self.feed(batch, rates);
-        let times = self.exe.run_timed(state, Arena::Params);
+    ) -> Result<Vec<(String, &'static str, f64)>, DeviceError> {
+        self.feed(batch, rates)?;
+        let times = self.exe.run_timed(state, Arena::Params)?;
         let nodes = self.exe.tape().nodes().iter().zip(times);
-        nodes
+        Ok(nodes
             .map(|(n, time)| (n.scope.clone(), n.op.name(), time.as_secs_f64()))
-            .collect()
+            .collect())
     }
 }
 
@@ -349,8 +413,11 @@ fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), 
 ///
 /// # Errors
 /// Operands that do not fit.
-pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, threads: usize) -> Result<Plan, TapeError> {
-    Ok(Plan::new(&record_probe(recipe, batch)?.0, threads))
+pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
+    Ok(Executable::plan_on(
+        &record_probe(recipe, batch)?.0,
+        device,
+    )?)
 }
 
 impl LossProbe {
@@ -358,30 +425,34 @@ impl LossProbe {
     ///
     /// # Errors
     /// Operands that do not fit; not enough memory.
-    pub fn new(recipe: &Recipe<'_>, batch: usize, pool: &Arc<Pool>) -> Result<Self, StepError> {
+    pub fn new(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Self, StepError> {
         let (tape, vars) = record_probe(recipe, batch)?;
-        let exe = Executable::new(tape, pool.clone())?;
+        let exe = Executable::new(tape, device.clone())?;
         let seed = recipe.config.seed;
         Ok(Self { exe, vars, seed })
     }
 
     /// Measures the pictures of `batch` at the step indices `t` (t - 1) with these `tokens`, under
     /// `weights`.
+    ///
+    /// # Errors
+    /// The device's.
     pub fn run(
         &mut self,
         (state, weights): (&mut State, Arena),
         batch: &Batch,
         tokens: Tokens<'_>,
         t: &[u32],
-    ) -> Measured {
+    ) -> Result<Measured, DeviceError> {
         self.vars
             .feed
-            .write(&mut self.exe, batch, tokens, self.seed);
-        self.exe.write(self.vars.t, t);
-        self.exe.run(state, weights);
-        Measured {
-            losses: self.exe.read(self.vars.losses),
-            logits: self.vars.logits.map(|logits| self.exe.read(logits)),
-        }
+            .write(&mut self.exe, batch, tokens, self.seed)?;
+        self.exe.write(self.vars.t, t)?;
+        self.exe.run(state, weights)?;
+        let logits = self.vars.logits.map(|logits| self.exe.read(logits));
+        Ok(Measured {
+            losses: self.exe.read(self.vars.losses)?,
+            logits: logits.transpose()?,
+        })
     }
 }

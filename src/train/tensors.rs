@@ -3,7 +3,7 @@
 use super::checkpoint::{Checkpoint, CheckpointError, Counters, Part, TensorSource, TensorSpec};
 use crate::model::ParamTable;
 use crate::tape::Arena;
-use crate::tape::executable::State;
+use crate::tape::state::State;
 
 /// The arena of a checkpoint's part.
 pub fn arena(part: Part) -> Arena {

@@ -10,15 +10,16 @@ use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
 use super::tensors::{StateTensors, restore, restore_counters};
 use crate::data::{DataError, Loader, Packed, RequestError};
+use crate::device::Device;
 use crate::device::memory::peak_resident_bytes;
-use crate::device::pool::Pool;
 use crate::diffusion::generate::{GenerateError, Generator};
 use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
 use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
-use crate::tape::executable::{OutOfMemory, State};
+use crate::tape::executable::DeviceError;
+use crate::tape::state::State;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -34,7 +35,7 @@ pub enum TrainError {
     Step(#[from] StepError),
     /// Memory.
     #[error(transparent)]
-    Memory(#[from] OutOfMemory),
+    Memory(#[from] DeviceError),
     /// A checkpoint.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -156,7 +157,7 @@ impl<'a> Trainer<'a> {
         run: &'a RunDir,
         data: Arc<Packed>,
         resume: Option<&Checkpoint>,
-        pool: &Arc<Pool>,
+        device: &Device,
     ) -> Result<Self, TrainError> {
         let batch = setup.config.batch as usize;
         if let Some(checkpoint) = resume {
@@ -178,9 +179,9 @@ impl<'a> Trainer<'a> {
         }
         let kept = metrics::cut(&run.metrics(), counters.step)?;
         Ok(Self {
-            step: TrainStep::new(&setup.recipe(), batch, pool)?,
-            held_out: HeldOut::new(setup, &data, pool)?,
-            pages: Pages::new(setup, &data, pool)?,
+            step: TrainStep::new(&setup.recipe(), batch, device)?,
+            held_out: HeldOut::new(setup, &data, device)?,
+            pages: Pages::new(setup, &data, device)?,
             loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
             metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
             events: EventWriter::resume(run.path(), counters.step)?,
@@ -217,21 +218,25 @@ impl<'a> Trainer<'a> {
             // The run was stopped while it drew this page.
             self.draw_page(stop, observer)?;
         }
-        while self.counters.step < total && !stop.load(Ordering::Relaxed) {
+        // Whoever asks to stop between two looks at the flag is heard at the second, and the step is saved.
+        let mut stopped = stop.load(Ordering::Relaxed);
+        while self.counters.step < total && !stopped {
             self.one_step(total, observer)?;
             let step = self.counters.step;
-            let last = step == total || stop.load(Ordering::Relaxed);
-            let saves = last || step.is_multiple_of(save_every);
+            stopped = stop.load(Ordering::Relaxed);
+            let saves = stopped || step == total || step.is_multiple_of(save_every);
             let samples = page_due(step);
             if saves || samples || step.is_multiple_of(LOG_EVERY) {
-                let measured = samples.then(|| self.measure()).flatten();
+                self.settle(observer)?;
+                let measured = if samples { self.measure()? } else { None };
                 self.log(measured, observer)?;
             }
             if samples {
                 self.draw_page(stop, observer)?;
             }
             // A page takes long enough to be stopped in its middle.
-            if saves || (samples && stop.load(Ordering::Relaxed)) {
+            stopped |= samples && stop.load(Ordering::Relaxed);
+            if saves || stopped {
                 self.save(save_every)?;
             }
         }
@@ -246,14 +251,45 @@ impl<'a> Trainer<'a> {
         let start = Instant::now();
         let rates = [config.lr, config.ema_decay(self.counters.images_seen)];
         let batch = self.loader.next()?;
-        let StepResult {
+        self.step.start(&mut self.state, batch, rates)?;
+        self.counters.step += 1;
+        self.counters.images_seen += config.batch;
+        self.window.wait += self.loader.wait_seconds();
+        if self.step.under_way() > 1 {
+            self.account(observer)?;
+        }
+        let window = &mut self.window;
+        window.seconds += start.elapsed().as_secs_f64();
+        if window.steps > 0 {
+            let rate = (window.steps * config.batch) as f64 / window.seconds.max(1e-9);
+            let loss = window.loss / window.steps as f64;
+            observer.step(self.counters.step, total, rate, loss);
+        }
+        Ok(())
+    }
+
+    /// Waits for all steps under way.
+    fn settle(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let start = Instant::now();
+        while self.step.under_way() > 0 {
+            self.account(observer)?;
+        }
+        self.window.seconds += start.elapsed().as_secs_f64();
+        Ok(())
+    }
+
+    /// Waits for the oldest step under way and counts its results in.
+    fn account(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let step = self.counters.step + 1 - self.step.under_way() as u64;
+        let Some(StepResult {
             loss,
             classifier_loss,
             grad_norm,
             updated,
-        } = self.step.run(&mut self.state, batch, rates);
-        self.counters.step += 1;
-        self.counters.images_seen += config.batch;
+        }) = self.step.finish()?
+        else {
+            return Ok(());
+        };
         if updated {
             self.counters.adam_step += 1;
             self.skipped_in_a_row = 0;
@@ -262,12 +298,11 @@ impl<'a> Trainer<'a> {
             self.skipped_in_a_row += 1;
             if self.counters.skipped <= NAMED_SKIPS {
                 observer.note(&format!(
-                    "note: the gradient of step {} is not finite; the weights stay as they are",
-                    self.counters.step
+                    "note: the gradient of step {step} is not finite; the weights stay as they are"
                 ));
             }
             if self.skipped_in_a_row >= PATIENCE {
-                let (count, step) = (self.skipped_in_a_row, self.counters.step);
+                let count = self.skipped_in_a_row;
                 return Err(TrainError::Diverged { count, step });
             }
         }
@@ -278,15 +313,6 @@ impl<'a> Trainer<'a> {
             *window.classifier_loss.get_or_insert(0.0) += f64::from(loss);
         }
         window.grad_norm += f64::from(grad_norm);
-        window.wait += self.loader.wait_seconds();
-        window.seconds += start.elapsed().as_secs_f64();
-        let rate = (window.steps * config.batch) as f64 / window.seconds.max(1e-9);
-        observer.step(
-            self.counters.step,
-            total,
-            rate,
-            window.loss / window.steps as f64,
-        );
         Ok(())
     }
 
@@ -337,9 +363,11 @@ impl<'a> Trainer<'a> {
     }
 
     /// The averaged weights on held-out pictures.
-    fn measure(&mut self) -> Option<Measurement> {
-        let held_out = self.held_out.as_mut()?;
-        Some(held_out.measure(&mut self.state, Arena::Ema))
+    fn measure(&mut self) -> Result<Option<Measurement>, TrainError> {
+        let Some(held_out) = self.held_out.as_mut() else {
+            return Ok(None);
+        };
+        Ok(Some(held_out.measure(&mut self.state, Arena::Ema)?))
     }
 
     fn draw_page(
@@ -406,6 +434,7 @@ impl<'a> Trainer<'a> {
 
     fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
         self.metrics.sync()?;
+        self.state.fetch()?;
         let info = CheckpointInfo {
             config: self.setup.config.clone(),
             counters: self.counters,
@@ -440,7 +469,7 @@ fn training_rows(data: &Packed) -> impl Iterator<Item = &[u8]> {
 }
 
 impl Pages {
-    fn new(setup: &Setup, data: &Packed, pool: &Arc<Pool>) -> Result<Self, TrainError> {
+    fn new(setup: &Setup, data: &Packed, device: &Device) -> Result<Self, TrainError> {
         let rows: Vec<u8> = training_rows(data).flatten().copied().collect();
         let page = Page::new(
             data.attribute_names(),
@@ -449,7 +478,7 @@ impl Pages {
             setup.config.seed,
         )?;
         let batch = page_batch(setup.config.batch as usize);
-        let generator = Generator::new(&setup.net, &setup.conditioning, batch, pool)?;
+        let generator = Generator::new(&setup.net, &setup.conditioning, batch, device)?;
         let steps = setup.schedule.t_max().min(PAGE_STEPS);
         // Early in a run ancestral sampling is the cleanest: its fresh noise covers old mistakes.
         let plan = SamplerPlan::new(&setup.schedule, Sampler::Ddpm, steps, Some(1.0))?;

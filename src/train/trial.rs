@@ -3,9 +3,8 @@
 use super::setup::Setup;
 use super::step::{StepError, TrainStep, plan};
 use crate::data::Batch;
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::tape::Arena;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// FLOPs of a trial step of about a second.
@@ -18,11 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// The step does not fit the configuration or the memory.
-pub fn seconds_per_picture(setup: &Setup, pool: &Arc<Pool>) -> Result<(usize, f64), StepError> {
+pub fn seconds_per_picture(setup: &Setup, device: &Device) -> Result<(usize, f64), StepError> {
     let batch = setup.config.batch;
-    let flops = plan(&setup.recipe(), batch as usize, pool.threads())?.flops;
+    let flops = plan(&setup.recipe(), batch as usize, device)?.flops;
     let pictures = (TRIAL / (flops / batch).max(1)).clamp(1, batch) as usize;
-    let mut step = TrainStep::new(&setup.recipe(), pictures, pool)?;
+    let mut step = TrainStep::new(&setup.recipe(), pictures, device)?;
     let mut state = setup.allocate()?;
     setup
         .net
@@ -33,7 +32,7 @@ pub fn seconds_per_picture(setup: &Setup, pool: &Arc<Pool>) -> Result<(usize, f6
     let begin = Instant::now();
     for i in 0..STEPS {
         let start = Instant::now();
-        step.run(&mut state, &blank, [0.0, 0.0]);
+        step.run(&mut state, &blank, [0.0, 0.0])?;
         if i > 0 {
             best = best.min(start.elapsed().as_secs_f64());
         }

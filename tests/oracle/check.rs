@@ -6,9 +6,7 @@ use super::execute::{Results, execute};
 use super::program::Program;
 use super::reference::{self, Tensor};
 use super::rng::Rng;
-
-/// Thread counts whose results must have the same bits.
-const THREADS: [usize; 4] = [1, 2, 3, 5];
+use crate::on_devices;
 
 /// Half the distance of the two points of a difference quotient. Its truncation error, h^2 times the
 /// third derivative over six, is some 1e-9 of the gradient here; the rounding of the f64 loss, 1e-16
@@ -32,8 +30,8 @@ fn limit(program: &Program, elements: usize) -> f64 {
     program.slack * luck * 2.0 * ROUNDOFF * sums
 }
 
-/// Checks outputs, losses and gradients of `program` against the oracle, and equal bits of runs and
-/// thread counts.
+/// Checks outputs, losses and gradients of `program` against the oracle, and equal bits of runs on
+/// all devices.
 ///
 /// # Panics
 /// With the program's label if anything is wrong.
@@ -50,11 +48,12 @@ pub fn check(mut program: Program) {
     let fail = |what: &str, e: String| -> ! {
         panic!("{}: {what}: {e}\n{:#?}", program.label, program.steps)
     };
-    let run = |threads| execute(&program, &targets, threads).unwrap_or_else(|e| fail("run", e));
-    let results = run(THREADS[0]);
-    for &threads in &THREADS[1..] {
-        if let Err(e) = results.same_bits(&run(threads)) {
-            fail(&format!("{threads} threads"), e);
+    let run = |device| execute(&program, &targets, device).unwrap_or_else(|e| fail("run", e));
+    let mut all = on_devices(run).into_iter();
+    let (_, results) = all.next().unwrap();
+    for (name, others) in all {
+        if let Err(e) = results.same_bits(&others) {
+            fail(&name, e);
         }
     }
     let oracle = Oracle::new(&program, targets);

@@ -2,6 +2,7 @@
 
 use super::compare::same_bits;
 use super::program::{EPS, Id, NormIds, Pre, Program, Residue, Step};
+use gmmk::device::Device;
 use gmmk::device::pool::Pool;
 use gmmk::ops::add;
 use gmmk::ops::attention::attention;
@@ -12,7 +13,8 @@ use gmmk::ops::linear::{self, Weights, linear};
 use gmmk::ops::mse::mse;
 use gmmk::ops::norm_pool::{norm_act, norm_pool};
 use gmmk::ops::prologue::NormVars;
-use gmmk::tape::executable::{Executable, State};
+use gmmk::tape::executable::Executable;
+use gmmk::tape::state::State;
 use gmmk::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -213,8 +215,8 @@ fn record_all(program: &Program) -> Result<Recorded, TapeError> {
     })
 }
 
-/// Runs `program` twice on `threads` workers; complains if the two runs differ.
-pub fn execute(program: &Program, targets: &[Vec<f32>], threads: usize) -> Result<Results, String> {
+/// Runs `program` twice on `device`; complains if the two runs differ.
+pub fn execute(program: &Program, targets: &[Vec<f32>], device: Device) -> Result<Results, String> {
     let recorded = record_all(program).map_err(|e| e.to_string())?;
     let shapes = recorded
         .values
@@ -224,8 +226,7 @@ pub fn execute(program: &Program, targets: &[Vec<f32>], threads: usize) -> Resul
         return Err("the shape rules disagree with the oracle's".into());
     }
     let gradients = recorded.gradients;
-    let mut executable =
-        Executable::new(recorded.tape, pool(threads)).map_err(|e| e.to_string())?;
+    let mut executable = Executable::new(recorded.tape, device).map_err(|e| e.to_string())?;
     let (offsets, elements) = offsets(program);
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Grads] {
@@ -237,26 +238,35 @@ pub fn execute(program: &Program, targets: &[Vec<f32>], threads: usize) -> Resul
     }
     let mut runs = Vec::new();
     for _ in 0..2 {
-        executable.poison();
+        executable.poison().map_err(|e| e.to_string())?;
         state.get_mut::<f32>(Arena::Grads).fill(f32::NAN);
         for (leaf, &var) in program.leaves.iter().zip(&recorded.values) {
             if !leaf.param {
-                executable.write(var, &leaf.values);
+                executable
+                    .write(var, &leaf.values)
+                    .map_err(|e| e.to_string())?;
             }
         }
         for (target, &var) in targets.iter().zip(&recorded.targets) {
-            executable.write(var, target);
+            executable.write(var, target).map_err(|e| e.to_string())?;
         }
-        executable.run(&mut state, Arena::Params);
+        executable
+            .run(&mut state, Arena::Params)
+            .map_err(|e| e.to_string())?;
+        state.fetch().map_err(|e| e.to_string())?;
         let gradient = |i: usize| {
             let (leaf, at) = (&program.leaves[i], offsets[i]);
             if leaf.param {
                 state.get(Arena::Grads)[at..at + leaf.values.len()].to_vec()
             } else {
-                executable.read(gradients[&recorded.values[i]])
+                executable.read(gradients[&recorded.values[i]]).unwrap()
             }
         };
-        let read = |vars: &[Var]| vars.iter().map(|&v| executable.read(v)).collect::<Vec<_>>();
+        let read = |vars: &[Var]| {
+            vars.iter()
+                .map(|&v| executable.read(v).unwrap())
+                .collect::<Vec<_>>()
+        };
         let outputs: Vec<Var> = program
             .outputs
             .iter()

@@ -11,6 +11,8 @@ mod program;
 mod reference;
 mod rng;
 
+pub use execute::pool;
+
 mod attention;
 mod attributes;
 mod concat;
@@ -18,7 +20,6 @@ mod conv2d;
 mod draws;
 mod errors;
 mod errors_data;
-mod levels;
 mod linear;
 mod loss;
 mod norm;

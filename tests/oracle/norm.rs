@@ -2,12 +2,13 @@
 
 use super::check::check;
 use super::compare::{ROUNDOFF, close};
-use super::execute::pool;
 use super::program::{EPS, Program, Step};
 use super::reference::{self, Tensor};
 use super::rng::{Rng, seed};
+use crate::on_devices;
 use gmmk::ops::group_norm::group_norm;
-use gmmk::tape::executable::{Executable, State};
+use gmmk::tape::executable::Executable;
+use gmmk::tape::state::State;
 use gmmk::tape::{Arena, Tape, TensorType};
 
 #[test]
@@ -141,24 +142,23 @@ fn norm_of_large_means() {
 
 /// Statistics of `x` over `groups`, from the op.
 fn statistics(x: &Tensor, values: &[f32], groups: usize) -> Vec<f32> {
-    let runs: Vec<Vec<f32>> = [1, 2, 3, 5]
-        .iter()
-        .map(|&threads| {
-            let mut tape = Tape::new();
-            let var = tape.input("x", TensorType::f32(&x.shape));
-            let norm = group_norm(&mut tape, var, (groups, EPS), [var, var], None).unwrap();
-            tape.keep(norm.stats);
-            let mut executable = Executable::new(tape, pool(threads)).unwrap();
-            executable.poison();
-            executable.write(var, values);
-            executable.run(&mut State::default(), Arena::Params);
-            executable.read(norm.stats)
-        })
-        .collect();
-    for run in &runs[1..] {
-        super::compare::same_bits(&runs[0], run).unwrap();
+    let runs = on_devices(|device| {
+        let mut tape = Tape::new();
+        let var = tape.input("x", TensorType::f32(&x.shape));
+        let norm = group_norm(&mut tape, var, (groups, EPS), [var, var], None).unwrap();
+        tape.keep(norm.stats);
+        let mut executable = Executable::new(tape, device).unwrap();
+        executable.poison().unwrap();
+        executable.write(var, values).unwrap();
+        executable
+            .run(&mut State::default(), Arena::Params)
+            .unwrap();
+        executable.read(norm.stats).unwrap()
+    });
+    for (name, run) in &runs[1..] {
+        super::compare::same_bits(&runs[0].1, run).unwrap_or_else(|e| panic!("{name}: {e}"));
     }
-    runs[0].clone()
+    runs[0].1.clone()
 }
 
 #[test]

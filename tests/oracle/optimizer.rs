@@ -1,10 +1,12 @@
 //! AdamW with clipping and the moving average, against f64, over several steps.
 
 use super::compare::{ROUNDOFF, close, same_bits};
-use super::execute::pool;
 use super::rng::{Rng, seed};
+use crate::{device, on_devices};
+use gmmk::device::Device;
 use gmmk::ops::adamw::{AdamWConfig, COUNTERS, adamw};
-use gmmk::tape::executable::{Executable, State};
+use gmmk::tape::executable::Executable;
+use gmmk::tape::state::State;
 use gmmk::tape::{Arena, Tape, TensorType, Var};
 
 const MOMENTS: [Arena; 4] = [Arena::Params, Arena::AdamM, Arena::AdamV, Arena::Ema];
@@ -18,7 +20,7 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(weights: &[f32], config: AdamWConfig, threads: usize) -> Self {
+    fn new(weights: &[f32], config: AdamWConfig, device: Device) -> Self {
         let mut tape = Tape::new();
         let rates = tape.input("rates", TensorType::f32(&[2]));
         let norm = adamw(&mut tape, weights.len(), rates, config).unwrap();
@@ -32,7 +34,7 @@ impl Engine {
             state.get_mut(arena).copy_from_slice(weights);
         }
         Self {
-            executable: Executable::new(tape, pool(threads)).unwrap(),
+            executable: Executable::new(tape, device).unwrap(),
             state,
             rates,
             norm,
@@ -42,10 +44,11 @@ impl Engine {
     /// One step; returns [norm, factor].
     fn step(&mut self, gradients: &[f32], rates: [f32; 2]) -> Vec<f32> {
         self.state.get_mut(Arena::Grads).copy_from_slice(gradients);
-        self.executable.poison();
-        self.executable.write(self.rates, &rates);
-        self.executable.run(&mut self.state, Arena::Params);
-        self.executable.read(self.norm)
+        self.executable.poison().unwrap();
+        self.executable.write(self.rates, &rates).unwrap();
+        self.executable.run(&mut self.state, Arena::Params).unwrap();
+        self.state.fetch().unwrap();
+        self.executable.read(self.norm).unwrap()
     }
 
     /// Weights, moments and average.
@@ -159,7 +162,7 @@ fn adamw_follows_the_oracle() {
             let mut rng = Rng::new(number);
             let config = AdamWConfig { clip, ..CONFIG };
             let weights = rng.normals(size, 0.0, 0.1);
-            let mut engine = Engine::new(&weights, config, 1 + case % 3);
+            let mut engine = Engine::new(&weights, config, device(case));
             let mut oracle = Oracle::new(&weights, config);
             let label = format!("adamw {size}, clip {clip:?}, seed {number}");
             let mut worst: f64 = 0.0;
@@ -187,7 +190,7 @@ fn adamw_follows_the_oracle() {
 fn adamw_many_steps() {
     let mut rng = Rng::new(seed(71_000));
     let weights = rng.normals(50, 0.0, 1.0);
-    let mut engine = Engine::new(&weights, CONFIG, 1);
+    let mut engine = Engine::new(&weights, CONFIG, device(0));
     let mut oracle = Oracle::new(&weights, CONFIG);
     for _ in 0..1000 {
         let gradients = rng.normals(50, 0.01, 0.1);
@@ -202,7 +205,7 @@ fn adamw_many_steps() {
 #[test]
 fn adamw_without_gradients() {
     let weights = Rng::new(seed(72_000)).normals(100, 0.0, 1.0);
-    let mut engine = Engine::new(&weights, CONFIG, 2);
+    let mut engine = Engine::new(&weights, CONFIG, device(1));
     let mut oracle = Oracle::new(&weights, CONFIG);
     for _ in 0..3 {
         let got = engine.step(&[0.0; 100], [1e-2, 0.9]);
@@ -222,7 +225,7 @@ fn bad_gradients_skip_the_update() {
         for place in [0, 1, 40_000, 69_999] {
             let mut rng = Rng::new(seed(73_000 + case as u64));
             let weights = rng.normals(70_000, 0.0, 1.0);
-            let mut engine = Engine::new(&weights, CONFIG, 2);
+            let mut engine = Engine::new(&weights, CONFIG, device(1));
             let mut gradients = rng.normals(70_000, 0.0, 1.0);
             engine.step(&gradients, [1e-3, 0.99]);
             let before = engine.all();
@@ -245,7 +248,7 @@ fn bad_gradients_skip_the_update() {
 #[test]
 fn huge_gradients_are_clipped() {
     let weights = [0.5_f32; 10];
-    let mut engine = Engine::new(&weights, CONFIG, 1);
+    let mut engine = Engine::new(&weights, CONFIG, device(0));
     let mut oracle = Oracle::new(&weights, CONFIG);
     let gradients = [1e30_f32; 10];
     let got = engine.step(&gradients, [1e-3, 0.9]);
@@ -255,20 +258,19 @@ fn huge_gradients_are_clipped() {
 }
 
 #[test]
-fn threads_do_not_change_the_update() {
+fn every_device_makes_the_same_update() {
     let mut rng = Rng::new(seed(74_000));
     let weights = rng.normals(200_001, 0.0, 1.0);
     let gradients: Vec<_> = (0..3).map(|_| rng.normals(200_001, 0.0, 1.0)).collect();
-    let run = |threads| {
-        let mut engine = Engine::new(&weights, CONFIG, threads);
+    let runs = on_devices(|device| {
+        let mut engine = Engine::new(&weights, CONFIG, device);
         let norms = gradients.iter().map(|g| engine.step(g, [1e-3, 0.99]));
         let norms: Vec<f32> = norms.collect::<Vec<_>>().concat();
         [engine.all(), vec![norms]].concat()
-    };
-    let one = run(1);
-    for threads in [1, 2, 3, 5] {
-        for (a, b) in one.iter().zip(&run(threads)) {
-            same_bits(a, b).unwrap_or_else(|e| panic!("{threads} threads: {e}"));
+    });
+    for (name, run) in &runs[1..] {
+        for (a, b) in runs[0].1.iter().zip(run) {
+            same_bits(a, b).unwrap_or_else(|e| panic!("{name}: {e}"));
         }
     }
 }

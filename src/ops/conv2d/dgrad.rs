@@ -1,8 +1,11 @@
 //! Input gradient of a 3x3 convolution:
 //! `dact[n,h,w,c]` = sum_{r,s,k} `dy[n,h+1-r,w+1-s,k]` `w[k,r,s,c]`; behind a doubling, summed over 2x2.
 
+use super::launch;
+use super::plan::{Added, Conv, Source};
 use super::tile::Tiles;
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::pool::Parts;
 use crate::device::vector;
@@ -72,6 +75,25 @@ impl Op for Conv2dDgrad {
             .run(&[split], call.scratch(), |number, parts, scratch| {
                 task.run(number, parts, scratch);
             });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let conv = Conv {
+            source: Source {
+                x: call.input(0),
+                table: 0,
+                silu: false,
+                upsample: false,
+            },
+            w: call.weight(1),
+            bias: None,
+            added: Added::None,
+            y: call.output(0),
+            gradient: true,
+            down: self.upsample,
+        };
+        launch(call, conv.plan(&call.device(), call.precision()));
+        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@
 //! products join the same accumulators.
 
 mod dgrad;
+mod plan;
 mod tile;
 mod wgrad;
 
@@ -13,13 +14,15 @@ pub use dgrad::Conv2dDgrad;
 pub use wgrad::Conv2dWgrad;
 
 use super::linear::{self, Weights};
-use super::prologue::{Loader, NormVars, Prologue, gather, norm_operands};
+use super::prologue::{self, Loader, NormVars, Prologue, gather, norm_operands};
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::pool::Parts;
 use crate::device::view::{Rows, Span};
 use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
+use plan::{Added, Conv, Source};
 use tile::Tiles;
 
 /// What is added to a convolution's output.
@@ -262,6 +265,44 @@ impl Op for Conv2d {
                 task.run(parts, scratch);
             });
     }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let at = self.residual_at();
+        let x = call.input(0);
+        let conv = Conv {
+            source: Source {
+                x,
+                table: prologue::table(call, self.prologue.norm, 3, x.shape),
+                silu: self.prologue.silu,
+                upsample: self.upsample,
+            },
+            w: call.weight(1),
+            bias: Some(call.weight(2)),
+            added: match self.residual {
+                ResidualKind::None => Added::None,
+                ResidualKind::Plain => Added::Plain(call.input(at)),
+                ResidualKind::Doubled => Added::Doubled(call.input(at)),
+                ResidualKind::Shortcut => {
+                    Added::Shortcut(call.input(at), call.weight(at + 1), call.weight(at + 2))
+                }
+            },
+            y: call.output(0),
+            gradient: false,
+            down: false,
+        };
+        launch(call, conv.plan(&call.device(), call.precision()));
+        Ok(())
+    }
+}
+
+fn launch(call: &mut cuda::Call<'_>, launch: cuda::Launch) {
+    call.launch(
+        launch.kernel,
+        launch.grid.map(|x| x as usize),
+        launch.threads as usize,
+        launch.shared,
+        launch.args,
+    );
 }
 
 struct Forward<'a> {

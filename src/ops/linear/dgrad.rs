@@ -2,6 +2,7 @@
 
 use super::{ROWS, flat};
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::view::Rows;
 use crate::tape::{Mismatch, Op, Tape, TapeError, TensorType, Var, Workspace};
@@ -101,5 +102,9 @@ impl Op for LinearDgrad {
                 total = true;
             }
         });
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        self.launch(call)
     }
 }

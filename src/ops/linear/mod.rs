@@ -1,6 +1,7 @@
 //! Linear layers and 1x1 convolutions: y_i = act(x) W_i^T + b_i (+ residual), for one or several
 //! (W_i, b_i) that read the same input, through one prologue.
 
+mod cuda;
 mod dgrad;
 mod wgrad;
 
@@ -10,6 +11,7 @@ pub(super) use wgrad::{Cut, add_columns, finish, record as record_wgrad};
 
 use super::prologue::{Loader, NormVars, Prologue, norm_operands};
 use crate::device::call::Call;
+use crate::device::cuda::Unsupported;
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::pool::Parts;
 use crate::device::view::{Rows, RowsMut, Span};
@@ -197,6 +199,10 @@ impl Op for Linear {
             .run(&splits, call.scratch(), |_, parts, scratch| {
                 task.run(parts, scratch)
             });
+    }
+
+    fn cuda(&self, call: &mut crate::device::cuda::Call<'_>) -> Result<(), Unsupported> {
+        self.launch(call)
     }
 }
 

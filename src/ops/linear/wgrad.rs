@@ -2,6 +2,7 @@
 
 use super::read;
 use crate::device::call::Call;
+use crate::device::cuda;
 use crate::device::gemm::{self, Columns, MAX_NR, Term};
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
@@ -115,6 +116,10 @@ impl Op for LinearWgrad {
                 }
             });
         finish(call, sums, cut.groups, self.modes);
+    }
+
+    fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        self.launch(call)
     }
 }
 

@@ -68,7 +68,7 @@ fn report(
     scope: &Scope,
     examples: &Examples,
 ) -> Result<Report, ReproduceError> {
-    let (seed, threads) = (context.seed, context.pool.threads());
+    let (seed, threads) = (context.seed, context.device.pool.threads());
     let progress = &mut *context.progress;
     let chosen = scope.run(examples, seed, threads, |done, all| {
         progress.at(done as u64, all as u64, "classifiers");
@@ -251,7 +251,7 @@ mod tests {
                 out: folder.path().to_path_buf(),
                 scale: Scale::Quick,
                 seed: 3,
-                pool: Arc::new(Pool::new(threads).unwrap()),
+                device: Arc::new(Pool::new(threads).unwrap()).into(),
                 data: None,
                 progress: &mut silent,
             };

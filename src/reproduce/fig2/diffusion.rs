@@ -126,7 +126,7 @@ impl Recipe {
                 self.fill_latent(self.latent.stream(), owner, blob, &mut row[HEAD..])?;
             }
             let rate = RATE * (1.0 - step as f32 / self.steps as f32);
-            let loss = learner.step(&x, &target, rate);
+            let loss = learner.step(&x, &target, rate)?;
             if step >= last {
                 losses.push(f64::from(loss));
             }
@@ -165,7 +165,7 @@ impl Recipe {
                 row[..2].copy_from_slice(x);
                 fill_time(step.t, schedule.t_max(), &mut row[2..HEAD]);
             }
-            let noise = predictor.predict(&rows);
+            let noise = predictor.predict(&rows)?;
             plan.advance(i, samples, &mut x, &noise, None)?;
         }
         let judged = x.chunks(2).zip(blobs).map(|(x, blob)| {

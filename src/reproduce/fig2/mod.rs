@@ -42,7 +42,7 @@ pub fn run(context: &mut Context<'_>) -> Result<Report, ReproduceError> {
 
 fn report(context: &mut Context<'_>, settings: Settings) -> Result<Report, ReproduceError> {
     let recipes = settings.recipes(context.seed);
-    let (threads, count) = (context.pool.threads(), recipes.len());
+    let (threads, count) = (context.device.pool.threads(), recipes.len());
     let progress = &mut *context.progress;
     let outcomes = workers::each(
         threads,
@@ -203,7 +203,7 @@ mod tests {
             out: folder.to_path_buf(),
             scale: Scale::Quick,
             seed: 3,
-            pool: Arc::new(Pool::new(threads).unwrap()),
+            device: Arc::new(Pool::new(threads).unwrap()).into(),
             data: None,
             progress: &mut silent,
         };

@@ -111,6 +111,7 @@ fn resuming_may_change_the_way_but_not_the_work() {
         program: "9".into(),
         steps: Length::Steps(5),
         device: "cpu".into(),
+        precision: "auto".into(),
         threads: 3,
         sample_every: Length::Steps(7),
         save_every: Length::Images(9),

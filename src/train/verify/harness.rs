@@ -1,16 +1,15 @@
 //! The network's training step on a reference's batch.
 
 use super::{Reference, Tensors, VerifyError};
-use crate::device::pool::Pool;
+use crate::device::Device;
 use crate::gmm::entropy::{EntropyLoss, EntropySpec, Variant};
 use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::model::{NetworkConfig, UNet};
 use crate::ops::adamw::{AdamWConfig, adamw};
 use crate::ops::attribute_loss::{attribute_loss, entropy_loss};
 use crate::ops::{add, mse::mse};
-use crate::tape::executable::Executable;
+use crate::tape::executable::{DeviceError, Executable};
 use crate::tape::{Tape, TapeError, TensorType, Var};
-use std::sync::Arc;
 
 /// The network's step on the reference's batch.
 pub(super) struct Harness {
@@ -158,11 +157,11 @@ impl Case {
         })
     }
 
-    fn write(&self, exe: &mut Executable, inputs: Inputs, target: Var) {
-        exe.write(inputs.sample, &self.sample);
-        exe.write(inputs.tokens, &self.tokens);
-        exe.write(inputs.timestep, &self.steps);
-        exe.write(target, &self.target);
+    fn write(&self, exe: &mut Executable, inputs: Inputs, target: Var) -> Result<(), DeviceError> {
+        exe.write(inputs.sample, &self.sample)?;
+        exe.write(inputs.tokens, &self.tokens)?;
+        exe.write(inputs.timestep, &self.steps)?;
+        exe.write(target, &self.target)
     }
 }
 
@@ -171,7 +170,7 @@ impl Harness {
         reference: &Reference,
         io: &Tensors,
         optimizer: AdamWConfig,
-        pool: &Arc<Pool>,
+        device: &Device,
     ) -> Result<Self, VerifyError> {
         let config = NetworkConfig::from_json(&reference.json("config.json")?)?;
         let case = Case::read(reference, io, &config)?;
@@ -211,11 +210,11 @@ impl Harness {
         }
         let grads = tape.backward(&losses, add::sum)?;
         adamw(&mut tape, net.table().elements(), rates, optimizer)?;
-        let mut exe = Executable::new(tape, pool.clone())?;
-        exe.poison();
-        case.write(&mut exe, inputs, target);
+        let mut exe = Executable::new(tape, device.clone())?;
+        exe.poison()?;
+        case.write(&mut exe, inputs, target)?;
         if let (Some(head), Some(recorded)) = (&head, &classifier) {
-            exe.write(recorded.labels, &head.attributes);
+            exe.write(recorded.labels, &head.attributes)?;
         }
         Ok(Self {
             input_grads: [inputs.sample, inputs.tokens].map(|v| grads[&v]),

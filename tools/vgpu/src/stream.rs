@@ -63,6 +63,9 @@ pub struct Stream {
     pub capture: Option<(u64, Vec<usize>)>,
     /// It started its capture itself.
     pub origin: bool,
+    /// Whom its capture forbids what it does not allow: everybody (0), the thread that began it (1), or
+    /// nobody (2), as `CUstreamCaptureMode` counts; and that thread.
+    pub guard: Option<(i32, std::thread::ThreadId)>,
 }
 
 /// An event.
@@ -102,7 +105,7 @@ impl Driver {
         self.streams.values().any(|s| s.capture.is_some())
     }
 
-    /// Breaks all captures: something was called that capture does not allow.
+    /// Breaks the captures that forbid this thread what it just called.
     ///
     /// # Errors
     ///
@@ -111,6 +114,11 @@ impl Driver {
         let ids: Vec<u64> = self
             .streams
             .values()
+            .filter(|s| match s.guard {
+                Some((0, _)) => true,
+                Some((1, thread)) => thread == std::thread::current().id(),
+                _ => false,
+            })
             .filter_map(|s| s.capture.as_ref().map(|c| c.0))
             .collect();
         for id in &ids {
@@ -243,6 +251,14 @@ impl Driver {
     /// What the work gives, or an earlier kernel's error.
     pub fn synchronise(&mut self, stream: Option<u64>) -> Result<(), u32> {
         self.forbid_in_capture()?;
+        // A stream that is being captured cannot be waited for, whoever asks.
+        let captured = stream.and_then(|own| self.streams.get(&own)?.capture.as_ref());
+        if let Some(id) = captured.map(|c| c.0) {
+            if let Some(graph) = self.graphs.get_mut(&id) {
+                graph.broken = true;
+            }
+            return Err(code::CAPTURE_UNSUPPORTED);
+        }
         loop {
             let mut moved = false;
             if let Some(own) = stream {
@@ -342,7 +358,7 @@ impl Driver {
     /// # Errors
     ///
     /// The default stream, or one that is being captured.
-    pub fn begin_capture(&mut self, stream: u64) -> Result<(), u32> {
+    pub fn begin_capture(&mut self, stream: u64, mode: i32) -> Result<(), u32> {
         if stream == 0 {
             return Err(code::CAPTURE_UNSUPPORTED);
         }
@@ -352,6 +368,7 @@ impl Driver {
             return Err(code::INVALID_VALUE);
         }
         (state.capture, state.origin) = (Some((id, Vec::new())), true);
+        state.guard = Some((mode, std::thread::current().id()));
         self.graphs.insert(id, Graph::default());
         Ok(())
     }
@@ -364,7 +381,7 @@ impl Driver {
     pub fn end_capture(&mut self, stream: u64) -> Result<u64, u32> {
         let state = self.streams.get_mut(&stream).ok_or(code::INVALID_HANDLE)?;
         let (id, last) = state.capture.take().ok_or(901u32)?;
-        state.origin = false;
+        (state.origin, state.guard) = (false, None);
         let mut open = Vec::new();
         for other in self.streams.values_mut() {
             if let Some((theirs, nodes)) = &other.capture

@@ -35,8 +35,8 @@ driver! {
         })
     }
 
-    fn cuStreamBeginCapture_v2(on: u64, _mode: c_int) {
-        with(|d| d.begin_capture(stream(on)))
+    fn cuStreamBeginCapture_v2(on: u64, mode: c_int) {
+        with(|d| d.begin_capture(stream(on), mode))
     }
 
     fn cuStreamEndCapture(on: u64, graph: *mut u64) {

@@ -1,59 +1,15 @@
-//! A planned tape with its memory: runs a step as often as asked, without allocating.
+//! A planned tape on the CPU: nodes one after another, each on all threads, without allocating.
 
-use super::plan::Plan;
-use super::{ARENAS, Arena, Kind, Tape, Var};
+use super::{DeviceError, OutOfMemory};
 use crate::device::call::{Call, MAX_OUTPUTS, Operand};
 use crate::device::memory::Buffer;
 use crate::device::pool::Pool;
 use crate::device::view::{Layout, Rows};
+use crate::tape::plan::Plan;
+use crate::tape::state::State;
+use crate::tape::{ARENAS, Arena, Kind, Tape, Var};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// State that outlives steps: weights, gradients, moments, average, counters.
-#[derive(Default)]
-pub struct State {
-    buffers: [Option<Buffer>; ARENAS],
-}
-
-/// The system has no memory left for a buffer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("out of memory: {what} needs {bytes} bytes; use a smaller batch or preset")]
-pub struct OutOfMemory {
-    /// What the buffer is for.
-    pub what: &'static str,
-    /// Its size.
-    pub bytes: usize,
-}
-
-impl State {
-    /// Adds a zeroed buffer of `elements` 4-byte numbers.
-    ///
-    /// # Errors
-    /// The system has no such memory.
-    pub fn allocate(&mut self, arena: Arena, elements: usize) -> Result<(), OutOfMemory> {
-        let bytes = elements * 4;
-        let buffer = Buffer::new(bytes).ok_or(OutOfMemory {
-            what: "the parameter arenas",
-            bytes,
-        })?;
-        self.buffers[arena as usize] = Some(buffer);
-        Ok(())
-    }
-
-    /// The numbers of `arena`; empty if it was never allocated.
-    pub fn get<T: bytemuck::Pod>(&self, arena: Arena) -> &[T] {
-        self.buffers[arena as usize]
-            .as_ref()
-            .map_or(&[], Buffer::as_slice)
-    }
-
-    /// The numbers of `arena`; empty if it was never allocated.
-    pub fn get_mut<T: bytemuck::Pod>(&mut self, arena: Arena) -> &mut [T] {
-        self.buffers[arena as usize]
-            .as_mut()
-            .map_or(&mut [], Buffer::as_mut_slice)
-    }
-}
 
 /// Operands of a node, resolved.
 struct Step {
@@ -63,90 +19,65 @@ struct Step {
     workspaces: [Operand; 2],
 }
 
-/// A tape ready to run on the CPU.
-pub struct Executable {
-    tape: Tape,
-    plan: Plan,
+/// Number of the activation arena in the list of buffers, after the state arenas.
+const ACTIVATIONS: usize = ARENAS;
+
+/// The activations, and where each node finds its operands.
+pub(super) struct CpuEngine {
     arena: Buffer,
     steps: Vec<Step>,
     pool: Arc<Pool>,
 }
 
-/// Number of the activation arena in the list of buffers, after the state arenas.
-const ACTIVATIONS: usize = ARENAS;
-
-impl Executable {
-    /// Plans `tape` and allocates its activations.
-    ///
-    /// # Errors
-    /// The system has not enough memory.
-    ///
-    /// # Panics
-    /// If the tape is malformed: an op writes what it reads, or has too many outputs.
-    pub fn new(tape: Tape, pool: Arc<Pool>) -> Result<Self, OutOfMemory> {
-        let plan = Plan::new(&tape, pool.threads());
-        let what = "the step's activations";
+impl CpuEngine {
+    /// Allocates the activations that `plan` asks for.
+    pub fn new(tape: &Tape, plan: &Plan, pool: Arc<Pool>) -> Result<Self, DeviceError> {
         let arena = Buffer::new(plan.peak_bytes).ok_or(OutOfMemory {
-            what,
+            what: "the step's activations",
             bytes: plan.peak_bytes,
         })?;
         let steps: Vec<Step> = (0..tape.nodes().len())
-            .map(|node| resolve(&tape, &plan, node))
+            .map(|node| resolve(tape, plan, node))
             .collect();
         for step in &steps {
-            check(&tape, &plan, step);
+            check(tape, plan, step);
         }
-        Ok(Self {
-            tape,
-            plan,
-            arena,
-            steps,
-            pool,
-        })
+        Ok(Self { arena, steps, pool })
     }
 
-    /// The tape.
-    pub fn tape(&self) -> &Tape {
-        &self.tape
-    }
-
-    /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
-    }
-
-    /// The worker threads.
-    pub fn pool(&self) -> &Arc<Pool> {
-        &self.pool
-    }
-
-    /// Runs every node once. `weights` says which arena the parameters are read from: the weights
-    /// themselves, or their moving average.
-    pub fn run(&mut self, state: &mut State, weights: Arena) {
-        self.run_nodes(state, weights, |_, _| ());
-    }
-
-    /// [`Executable::run`], and the time each node took, in execution order.
-    pub fn run_timed(&mut self, state: &mut State, weights: Arena) -> Vec<Duration> {
-        let mut times = vec![Duration::ZERO; self.steps.len()];
-        self.run_nodes(state, weights, |node, time| times[node] = time);
-        times
-    }
-
-    fn run_nodes(
+    /// Runs every node; `report` hears how long each took.
+    pub fn run(
         &mut self,
+        tape: &Tape,
         state: &mut State,
         weights: Arena,
+        report: impl FnMut(usize, Duration) + Send,
+    ) {
+        self.run_some(tape, state, weights, 0..self.steps.len(), report);
+    }
+
+    /// Runs node number `node` alone.
+    pub fn run_node(&mut self, tape: &Tape, state: &mut State, node: usize) {
+        self.run_some(tape, state, Arena::Params, node..node + 1, |_, _| ());
+    }
+
+    fn run_some(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+        nodes: std::ops::Range<usize>,
         mut report: impl FnMut(usize, Duration) + Send,
     ) {
+        state.use_host();
         let mut buffers = Pointers([std::ptr::null_mut(); ARENAS + 1]);
-        for (slot, buffer) in buffers.0.iter_mut().zip(&state.buffers) {
-            *slot = buffer.as_ref().map_or(std::ptr::null_mut(), Buffer::as_ptr);
+        for (i, slot) in buffers.0[..ARENAS].iter_mut().enumerate() {
+            *slot = state.host(i).map_or(std::ptr::null_mut(), Buffer::as_ptr);
         }
         buffers.0[Arena::Params as usize] = buffers.0[weights as usize];
         buffers.0[ACTIVATIONS] = self.arena.as_ptr();
         self.check_state(state, weights);
-        let (tape, steps, pool) = (&self.tape, &self.steps, &self.pool);
+        let (steps, pool) = (&self.steps[nodes], &self.pool);
         let buffers = &buffers;
         pool.enter(|| {
             for step in steps {
@@ -175,7 +106,7 @@ impl Executable {
                 } else {
                     operand.buffer
                 };
-                let bytes = state.buffers[arena].as_ref().map_or(0, Buffer::bytes);
+                let bytes = state.host(arena).map_or(0, Buffer::bytes);
                 assert!(
                     operand.layout.end() * operand.element <= bytes,
                     "state arena {arena} is too short"
@@ -184,48 +115,26 @@ impl Executable {
         }
     }
 
-    /// Copies `data` into input `var`.
-    ///
-    /// # Panics
-    /// If `var` is not an input of the tape or the sizes differ.
-    pub fn write<T: bytemuck::Pod>(&mut self, var: Var, data: &[T]) {
-        assert_eq!(
-            *self.tape.kind(var),
-            Kind::Input,
-            "{} is not an input",
-            self.tape.name(var)
-        );
-        let bytes: &[u8] = bytemuck::cast_slice(data);
-        assert_eq!(
-            bytes.len(),
-            self.tape.ty(var).bytes(),
-            "size of {}",
-            self.tape.name(var)
-        );
-        if let Some(offset) = self.plan.offset(var) {
-            self.arena.as_mut_slice::<u8>()[offset..offset + bytes.len()].copy_from_slice(bytes);
+    /// Copies `bytes` to byte `offset` of the activations.
+    pub fn write(&mut self, offset: usize, bytes: &[u8]) {
+        self.arena.as_mut_slice::<u8>()[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Writes the numbers of the tensor with this layout whose root lies at byte `offset`.
+    pub fn put(&mut self, offset: usize, layout: Layout, values: &[f32]) {
+        let arena = &mut self.arena.as_mut_slice::<f32>()[offset / 4..];
+        let [n, h, w, c] = layout.shape;
+        for (row, values) in values.chunks_exact(c.max(1)).enumerate().take(n * h * w) {
+            let (i, r) = (row / (h * w), row % (h * w));
+            let at = layout.offset + i * layout.sample_stride + r * layout.ld;
+            arena[at..at + c].copy_from_slice(values);
         }
     }
 
-    /// The f32 numbers of `var` after a run, densely packed; `var` was kept or is an input.
-    ///
-    /// # Panics
-    /// If the plan gave `var`'s memory to somebody else.
-    pub fn read(&self, var: Var) -> Vec<f32> {
-        let root = self.tape.root(var);
-        assert!(
-            matches!(self.tape.kind(root), Kind::Result | Kind::Input),
-            "{} was not kept",
-            self.tape.name(var)
-        );
-        let offset = self.plan.offset(root).unwrap_or_default();
+    /// The numbers of the tensor with this layout whose root lies at byte `offset`.
+    pub fn read(&self, offset: usize, layout: Layout) -> Vec<f32> {
         // SAFETY: planned inside the arena; &self keeps writers away.
-        let rows = unsafe {
-            Rows::new(
-                self.arena.as_ptr().add(offset).cast(),
-                self.tape.layout(var),
-            )
-        };
+        let rows = unsafe { Rows::new(self.arena.as_ptr().add(offset).cast(), layout) };
         let mut out = Vec::with_capacity(rows.n() * rows.rows() * rows.cols());
         for n in 0..rows.n() {
             for r in 0..rows.rows() {
@@ -235,7 +144,7 @@ impl Executable {
         out
     }
 
-    /// Fills the activation arena with NaN: whatever reads before it writes shows.
+    /// Fills the activations with NaN.
     pub fn poison(&mut self) {
         self.arena.as_mut_slice::<u32>().fill(f32::NAN.to_bits());
     }
@@ -243,7 +152,7 @@ impl Executable {
 
 struct Pointers([*mut u8; ARENAS + 1]);
 
-// SAFETY: handed to the one worker that runs the nodes, while `run_nodes` holds both borrows.
+// SAFETY: handed to the one worker that runs the nodes, while `run` holds both borrows.
 unsafe impl Sync for Pointers {}
 
 fn resolve(tape: &Tape, plan: &Plan, node: usize) -> Step {

@@ -1,0 +1,120 @@
+//! The whole network on a CUDA device: against reference folders made with PyTorch in f64, and node by node
+//! against the CPU's ops in each precision. On a real device where there is one, else on the virtual GPU,
+//! which checks every access.
+
+// An unwrap that fails is a test that fails.
+#![allow(clippy::unwrap_used)]
+
+use gmmk::device::cuda::{Cuda, Precision};
+use gmmk::device::pool::Pool;
+use gmmk::device::{Device, Gpu};
+use gmmk::train::verify::{Reference, verify, verify_nodes};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The device under test.
+fn device(precision: Precision) -> Device {
+    vgpu::harness::device();
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
+    let cuda = Cuda::open(0, Some(&cache)).unwrap_or_else(|e| panic!("{e}"));
+    Device {
+        pool: Arc::new(Pool::new(2).unwrap()),
+        gpu: Some(Gpu {
+            cuda,
+            precision,
+            graph: true,
+            progress: Arc::new(|_, _| ()),
+        }),
+    }
+}
+
+fn reference(name: &str) -> Reference {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    Reference::load(&folder.join(name)).unwrap()
+}
+
+/// In f32 every comparison of the reference passes, as on the CPU.
+fn is_met(name: &str) {
+    let report = verify(&reference(name), &device(Precision::F32)).unwrap();
+    vgpu::harness::device().assert_clean();
+    let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
+    bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));
+    let worst = report.checks.iter().map(|c| c.error / c.limit);
+    println!(
+        "{name}: {} checks, worst at {:.2} of its limit",
+        report.checks.len(),
+        worst.fold(0.0, f64::max)
+    );
+    assert!(
+        bad.is_empty(),
+        "{name}: {} of {} checks failed, {:#?}",
+        bad.len(),
+        report.checks.len(),
+        &bad[..bad.len().min(8)]
+    );
+    assert!(report.checks.len() > 100);
+}
+
+#[test]
+fn nano_is_met() {
+    is_met("unet_nano");
+}
+
+#[test]
+fn nano_with_projections_is_met() {
+    is_met("unet_nano_proj");
+}
+
+#[test]
+fn odd_sizes_are_met() {
+    is_met("unet_odd");
+}
+
+#[test]
+fn odd_sizes_with_a_classifier_are_met() {
+    is_met("unet_odd_ngmg");
+}
+
+#[test]
+fn odd_sizes_with_projections_are_met() {
+    is_met("unet_odd_proj");
+}
+
+/// Every node of a step, given the same inputs, makes what the CPU's op makes.
+fn nodes_agree(name: &str, precision: Precision, limit: f64) {
+    let errors = verify_nodes(&reference(name), &device(precision)).unwrap();
+    vgpu::harness::device().assert_clean();
+    let mut worst = errors.iter().collect::<Vec<_>>();
+    worst.sort_by(|a, b| b.relative.total_cmp(&a.relative));
+    for error in &worst[..worst.len().min(5)] {
+        println!(
+            "{} {} output {}: {:.2e}, element {:?}",
+            error.scope, error.op, error.output, error.relative, error.worst
+        );
+    }
+    let off = |e: &&gmmk::tape::executable::NodeError| e.relative.is_nan() || e.relative > limit;
+    let bad = errors.iter().filter(off).count();
+    assert!(
+        bad == 0,
+        "{name}: {bad} of {} outputs are off",
+        errors.len()
+    );
+    assert!(errors.len() > 100);
+}
+
+#[test]
+fn nodes_agree_in_f32() {
+    nodes_agree("unet_odd_ngmg", Precision::F32, 1e-5);
+}
+
+/// tf32 has 11 bits; sums of products lose some of them.
+#[test]
+fn nodes_agree_in_tf32() {
+    nodes_agree("unet_nano", Precision::Tf32, 3e-3);
+}
+
+/// bf16 has 8 bits.
+#[test]
+fn nodes_agree_in_bf16() {
+    nodes_agree("unet_nano", Precision::Bf16, 2e-2);
+}
