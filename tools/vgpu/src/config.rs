@@ -106,6 +106,11 @@ impl Config {
                 count.map(|n| n as usize),
                 "a number of threads",
             ),
+            "sample" => give(
+                &mut self.launch.sample,
+                number,
+                "a number of blocks, 0 for all",
+            ),
             "max_inst" => give(
                 &mut self.launch.max_inst,
                 number,

@@ -9,7 +9,7 @@ use super::race::{Rewrite, Watch};
 use super::warp::{Warp, fill_specials};
 use crate::cache::Trace;
 use crate::check::{Kind, Location};
-use crate::count::Counts;
+use crate::count::{Class, Counts};
 use std::collections::{BTreeMap, HashSet};
 
 /// What the warps of a block share.
@@ -196,6 +196,23 @@ impl<'a> Worker<'a> {
         let stop = cx.run();
         self.warps[n] = warp;
         stop
+    }
+
+    /// Notes the sizes of the buffers that the kernel touches: no sample can touch more than them.
+    pub fn note_buffers(&mut self) {
+        let mut seen = [HashSet::new(), HashSet::new()];
+        for (inst, region) in self.launch.kernel.code.iter().zip(&self.regions) {
+            let which = match inst.class {
+                Class::StGlobal => [false, true],
+                Class::Atomic => [true, true],
+                _ => [true, false],
+            };
+            for (n, counted) in which.into_iter().enumerate() {
+                if counted && region.end > 0 && seen[n].insert(region.base) {
+                    self.counts.buffers[n] += (region.end - region.base).div_ceil(32);
+                }
+            }
+        }
     }
 
     /// Hands the block's requests to the caches; `position` is its place in the order of blocks.

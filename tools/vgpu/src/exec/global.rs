@@ -88,11 +88,16 @@ fn run(cx: &mut Cx<'_>, region: &Region, first: u64, len: u64, how: Use) {
         if how != Use::Read {
             written(region, first, len);
         }
-        return;
+        if cx.launch.options.sample == 0 {
+            return;
+        }
     }
     let offset = first - region.base;
     for s in offset / 32..=(offset + len - 1) / 32 {
         touch(cx, region, s, how);
+    }
+    if cx.launch.options.fast {
+        return;
     }
     if how == Use::Write {
         written(region, first, len);
@@ -252,7 +257,7 @@ fn ordinary(
     }
     let mut last = u64::MAX;
     for o in offsets {
-        if o / 32 != last && !fast {
+        if o / 32 != last && (!fast || cx.launch.options.sample > 0) {
             last = o / 32;
             touch(cx, &region, last, how);
         }
@@ -289,6 +294,9 @@ fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Resu
         if fast {
             if how != Use::Read {
                 written(&region, a, u64::from(bytes));
+            }
+            if cx.launch.options.sample > 0 {
+                touch(cx, &region, (a - region.base) / 32, how);
             }
             continue;
         }

@@ -59,6 +59,8 @@ pub struct Options {
     pub fast: bool,
     /// Shared memory that nobody wrote may be read.
     pub shared_unwritten: bool,
+    /// So many blocks of a grid run, and counters are scaled to all of them; 0: all run.
+    pub sample: u64,
     /// Look for races between blocks.
     pub race: bool,
     /// Look for the first NaN or infinity.
@@ -76,6 +78,7 @@ impl Default for Options {
             threads: 1,
             fast: false,
             shared_unwritten: false,
+            sample: 0,
             race: false,
             nan: false,
             max_inst: 20_000_000_000,
@@ -143,15 +146,8 @@ impl Launch<'_> {
         if self.cooperative {
             return self.together(blocks);
         }
-        let order = match self.options.order {
-            Order::Forward => None,
-            Order::Reverse => Some((0..blocks).rev().collect::<Vec<_>>()),
-            Order::Random(mut seed) => {
-                let mut order: Vec<u64> = (0..blocks).collect();
-                shuffle(&mut order, &mut seed);
-                Some(order)
-            }
-        };
+        let order = self.order(blocks);
+        let (all, blocks) = (blocks, order.as_ref().map_or(blocks, |o| o.len() as u64));
         let threads = (self.options.threads as u64).min(blocks).max(1);
         let fault = AtomicU32::new(0);
         let total = Mutex::new(Counts::new(self.kernel));
@@ -168,17 +164,24 @@ impl Launch<'_> {
             let mut worker = Worker::new(self);
             for t in (own..threads).chain(0..own) {
                 let end = ((t + 1) * stretch).min(blocks);
-                while fault.load(Ordering::Relaxed) == 0 {
+                while blocks < all || fault.load(Ordering::Relaxed) == 0 {
                     let n = next[t as usize].fetch_add(1, Ordering::Relaxed);
                     if n >= end {
                         break;
                     }
                     worker.start(order.as_ref().map_or(n, |o| o[n as usize]));
-                    if let Err(code) = worker.finish() {
-                        fault.store(code, Ordering::Relaxed);
+                    // Of a sample that reads garbage, one block ends and the others go on.
+                    if let Err(code) = worker.finish()
+                        && fault.fetch_max(code, Ordering::Relaxed) == 0
+                        && blocks == all
+                    {
+                        break;
                     }
                     worker.hand_over(n);
                 }
+            }
+            if blocks < all {
+                worker.note_buffers();
             }
             lock(&total).add(&worker.counts);
         };
@@ -190,10 +193,32 @@ impl Launch<'_> {
                 (0..threads).for_each(|t| drop(scope.spawn(move || work(t))));
             });
         }
-        let counts = total
+        let mut counts = total
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if blocks < all {
+            counts.scale(blocks, all);
+        }
         (counts, fault.into_inner())
+    }
+
+    /// The blocks to run, where they are not all of them as numbered.
+    fn order(&self, blocks: u64) -> Option<Vec<u64>> {
+        let sample = self.options.sample;
+        if sample > 0 && sample < blocks {
+            // Evenly, the first and the last among them.
+            let steps = (sample - 1).max(1);
+            return Some((0..sample).map(|n| n * (blocks - 1) / steps).collect());
+        }
+        match self.options.order {
+            Order::Forward => None,
+            Order::Reverse => Some((0..blocks).rev().collect()),
+            Order::Random(mut seed) => {
+                let mut order: Vec<u64> = (0..blocks).collect();
+                shuffle(&mut order, &mut seed);
+                Some(order)
+            }
+        }
     }
 
     /// All blocks at once, a round each in turn.
