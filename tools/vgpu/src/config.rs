@@ -18,6 +18,8 @@ pub struct Config {
     pub report: Option<String>,
     pub stats: Option<String>,
     pub cover: Option<String>,
+    /// Model L1 and L2; `None`: where counters are asked for.
+    pub caches: Option<bool>,
 }
 
 impl Default for Config {
@@ -34,6 +36,7 @@ impl Default for Config {
             report: None,
             stats: None,
             cover: None,
+            caches: None,
         }
     }
 }
@@ -103,12 +106,18 @@ impl Config {
                 count.map(|n| n as usize),
                 "a number of threads",
             ),
+            "sample" => give(
+                &mut self.launch.sample,
+                number,
+                "a number of blocks, 0 for all",
+            ),
             "max_inst" => give(
                 &mut self.launch.max_inst,
                 number,
                 "a number of instructions",
             ),
             "nan" => give(&mut self.launch.nan, flag, "0 or 1"),
+            "caches" => give(&mut self.caches, flag.map(Some), "0 or 1"),
             "eager" => give(&mut self.eager, flag, "0 or 1"),
             "report" => give(&mut self.report, Some(path), ""),
             "stats" => give(&mut self.stats, Some(path), ""),
@@ -145,6 +154,11 @@ impl Config {
                 &mut self.launch.race,
                 word(value, "global", "off"),
                 "global or off",
+            ),
+            "init" => give(
+                &mut self.launch.shared_unwritten,
+                word(value, "global", "all"),
+                "global or all",
             ),
             "mma" => give(&mut self.launch.truncate, truncate, "exact or truncate"),
             "streams" => give(&mut self.late, word(value, "late", "now"), "now or late"),

@@ -147,6 +147,10 @@ pub struct Counts {
     pub longest_block: u64,
     /// Blocks done.
     pub blocks: u64,
+    /// Sectors of all buffers that were read and written, where only a sample of the blocks has run.
+    pub buffers: [u64; 2],
+    /// What the caches did, where they are modelled.
+    pub traffic: Option<crate::cache::Traffic>,
 }
 
 impl Counts {
@@ -165,6 +169,34 @@ impl Counts {
         }
     }
 
+    /// From `part` blocks to `all` of them. First uses of sectors grow alike, but not beyond the buffers.
+    pub fn scale(&mut self, part: u64, all: u64) {
+        let up = |n: &mut u64| {
+            *n = (u128::from(*n) * u128::from(all) / u128::from(part.max(1))) as u64;
+        };
+        for line in &mut self.lines {
+            for n in [
+                &mut line.runs,
+                &mut line.lanes,
+                &mut line.divergent,
+                &mut line.requests,
+                &mut line.sectors,
+                &mut line.bytes,
+                &mut line.shared,
+                &mut line.waves,
+                &mut line.ideal,
+                &mut line.addresses,
+            ] {
+                up(n);
+            }
+        }
+        up(&mut self.read_sectors);
+        up(&mut self.written_sectors);
+        self.read_sectors = self.read_sectors.min(self.buffers[0]);
+        self.written_sectors = self.written_sectors.min(self.buffers[1]);
+        self.blocks = all;
+    }
+
     /// Adds another worker's.
     pub fn add(&mut self, other: &Counts) {
         for (a, b) in self.lines.iter_mut().zip(&other.lines) {
@@ -178,6 +210,9 @@ impl Counts {
             a.waves += b.waves;
             a.ideal += b.ideal;
             a.addresses += b.addresses;
+        }
+        for (a, b) in self.buffers.iter_mut().zip(other.buffers) {
+            *a = (*a).max(b);
         }
         self.read_sectors += other.read_sectors;
         self.written_sectors += other.written_sectors;

@@ -1,9 +1,10 @@
 //! What is known of the devices that the driver can pretend to be.
 
-use serde::Deserialize;
+use crate::cache::Levels;
+use serde::{Deserialize, Serialize};
 
 /// A device's limits and rates, per SM and clock unless said otherwise.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 #[allow(missing_docs)]
 pub struct Device {
@@ -65,6 +66,38 @@ impl Device {
             }
         };
         toml::from_str(text).map_err(|e| format!("device {name}: {e}"))
+    }
+
+    /// The table that is nearest to a compute capability: where an unknown device's figures start.
+    pub fn nearest(capability: [i32; 2]) -> &'static str {
+        match capability {
+            [9, _] | [10, _] | [12, _] => "h100",
+            [8, 9] => "rtx4090",
+            [8, 6 | 7] => "rtx3090",
+            _ => "a100",
+        }
+    }
+
+    /// Its table as text.
+    ///
+    /// # Errors
+    ///
+    /// A value that TOML does not know.
+    pub fn table(&self) -> Result<String, String> {
+        toml::to_string(self).map_err(|e| e.to_string())
+    }
+
+    /// The caches that a launch sees: shared memory takes its part of L1.
+    pub fn levels(&self, threads: u32, registers: u32, shared: u32) -> Levels {
+        let resident = self.resident(threads, registers, shared).0.max(1);
+        // An eighth is L1 whatever the kernel asks for.
+        let taken = resident.saturating_mul(shared + 1024);
+        Levels {
+            sms: self.sms,
+            resident,
+            l1_bytes: self.l1_bytes.saturating_sub(taken).max(self.l1_bytes / 8),
+            l2_bytes: self.l2_bytes,
+        }
     }
 
     /// Blocks of a kernel that an SM holds at once, and what limits them.

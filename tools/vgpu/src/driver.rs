@@ -1,5 +1,6 @@
 //! The driver's state behind its functions: handles, launches, errors, findings.
 
+use crate::cache::Levels;
 use crate::check::{Finding, lock};
 use crate::config::Config;
 use crate::decode::Loaded;
@@ -87,7 +88,11 @@ pub struct Driver {
     next: u64,
     error: Option<(u32, ThreadId)>,
     findings: HashMap<ThreadId, Vec<Finding>>,
+    /// FLOPs of a thread's next kernel without padding.
+    pub useful: HashMap<ThreadId, u64>,
     cover: HashMap<(String, u32), (u64, String)>,
+    /// Kernels of which a sample has ended early.
+    excused: std::collections::HashSet<String>,
 }
 
 static DRIVER: Mutex<Option<Driver>> = Mutex::new(None);
@@ -137,7 +142,9 @@ impl Driver {
             next: 0x1000,
             error: None,
             findings: HashMap::new(),
+            useful: HashMap::new(),
             cover: HashMap::new(),
+            excused: Default::default(),
             config,
         };
         driver.apply();
@@ -147,12 +154,45 @@ impl Driver {
     /// Hands options on to where they work.
     fn apply(&mut self) {
         self.machine.options = self.config.launch;
+        if self.config.launch.sample > 0 {
+            self.sample();
+        }
         self.machine.memory.races = self.config.launch.race;
         self.machine.memory.poison = if self.config.poison_nan {
             0xff
         } else {
             crate::exec::memory::POISON
         };
+    }
+
+    /// Only a sample of every grid runs: memory holds garbage, and the checks that would find it are off.
+    fn sample(&mut self) {
+        let options = &mut self.machine.options;
+        (options.fast, options.race, options.nan) = (true, false, false);
+        options.max_inst = options.max_inst.min(5_000_000);
+        self.machine.memory.races = false;
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            eprintln!(
+                "vgpu: VGPU_SAMPLE={}: only so many blocks of a launch run, counters and times are scaled to all of \
+                 them, and RESULTS ARE GARBAGE",
+                options.sample
+            );
+        });
+    }
+
+    /// Forgets what a sample's kernel did wrong on garbage, but says that its figures are no good.
+    fn excuse(&mut self, kernel: &str, outcome: &mut crate::machine::Outcome) {
+        let wrong = outcome.error != 0 || !outcome.findings.is_empty();
+        if wrong && self.excused.insert(kernel.to_owned()) {
+            let first = outcome.findings.first().map(ToString::to_string);
+            let first = first.unwrap_or_default();
+            eprintln!(
+                "vgpu: sampled blocks of {kernel} ended early on garbage, its figures are too low or too high: {first}"
+            );
+        }
+        outcome.findings.clear();
+        outcome.error = 0;
     }
 
     /// Changes an option.
@@ -267,7 +307,11 @@ impl Driver {
         let Ok(kernel) = function.kernel() else {
             return;
         };
-        let outcome = self.machine.launch(&function.module, kernel, shape, params);
+        self.machine.caches = self.levels(function, kernel, &shape);
+        let mut outcome = self.machine.launch(&function.module, kernel, shape, params);
+        if self.config.launch.sample > 0 {
+            self.excuse(&kernel.name, &mut outcome);
+        }
         let text = &function.module.text;
         let thread = std::thread::current().id();
         self.report(&outcome.findings);
@@ -295,17 +339,31 @@ impl Driver {
             }
             self.write_cover();
         }
-        let summary = stats::Summary::new(
+        let mut summary = stats::Summary::new(
             kernel,
             &function.module,
             shape,
             &outcome.counts,
             &self.device,
         );
-        self.now += summary.seconds + 1.2e-6;
+        summary.useful_flop = self.useful.remove(&thread);
+        self.now += summary.seconds + crate::model::NODE;
         if let Some(path) = &self.config.stats {
             append(path, &summary.json());
         }
+    }
+
+    /// The caches that a launch sees, where they are modelled.
+    fn levels(&self, function: &Function, kernel: &Kernel, shape: &Shape) -> Option<Levels> {
+        let wanted = self.config.caches.unwrap_or(self.config.stats.is_some())
+            && self.config.launch.sample == 0;
+        let sass = function.module.sass.get().and_then(|k| k.get(&kernel.name));
+        let threads = shape.block.iter().product();
+        let shared = kernel.shared_bytes + shape.dynamic;
+        wanted.then(|| {
+            self.device
+                .levels(threads, sass.map_or(0, |k| k.registers), shared)
+        })
     }
 
     fn report(&self, findings: &[Finding]) {

@@ -65,7 +65,7 @@ pub fn library_path() -> Result<PathBuf, String> {
         .ancestors()
         .skip(1)
         .take(3)
-        .flat_map(|d| [d.join("libvgpu.so"), d.join("deps/libvgpu.so")])
+        .flat_map(|d| [d.join("deps/libvgpu.so"), d.join("libvgpu.so")])
         .find(|p| p.is_file());
     found.ok_or_else(|| {
         format!(
@@ -189,6 +189,17 @@ impl TestDevice {
         } {
             // SAFETY: as above.
             unsafe { clear() };
+        }
+    }
+
+    /// Tells the interpreter how many FLOPs the next kernel of this thread does for its problem, padding left
+    /// out; `false` on a real device.
+    pub fn useful_flop(&self, flop: u64) -> bool {
+        // SAFETY: exported by this crate with this argument.
+        unsafe {
+            self.library
+                .get::<unsafe extern "C" fn(u64) -> u32>(b"vgpu_useful_flop")
+                .is_ok_and(|tell| tell(flop) == 0)
         }
     }
 

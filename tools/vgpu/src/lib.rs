@@ -6,6 +6,7 @@
 #![allow(clippy::needless_range_loop)]
 
 pub mod api;
+pub mod cache;
 pub mod check;
 pub mod config;
 pub mod count;

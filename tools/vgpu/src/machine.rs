@@ -1,11 +1,13 @@
 //! A device without its driver: memory, modules, launches.
 
+use crate::cache::{Cache, Levels, Waves, l2};
 use crate::check::Finding;
 use crate::count::Counts;
 use crate::decode::kernel::Kernel;
 use crate::decode::{Loaded, load};
 use crate::exec::launch::{Launch, Options};
 use crate::exec::memory::Memory;
+use std::sync::{Mutex, PoisonError};
 
 /// What a launch is asked to do.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +52,10 @@ pub struct Machine {
     pub memory: Memory,
     /// How launches are executed.
     pub options: Options,
+    /// The next launch's caches; `None`: they are not modelled.
+    pub caches: Option<Levels>,
+    /// L2 as the last launch left it, and its bytes.
+    l2: Option<(u64, Cache)>,
     epoch: u8,
 }
 
@@ -59,6 +65,8 @@ impl Machine {
         Machine {
             memory: Memory::new(total),
             options: Options::default(),
+            caches: None,
+            l2: None,
             epoch: 0,
         }
     }
@@ -85,6 +93,7 @@ impl Machine {
             self.memory.forget_touches();
             self.epoch = 1;
         }
+        let blocks = shape.grid.iter().map(|n| u64::from(*n)).product();
         let launch = Launch {
             kernel,
             module: &module.text,
@@ -98,14 +107,26 @@ impl Machine {
             findings: Default::default(),
             epoch: self.epoch,
             published: Default::default(),
+            waves: self.caches.map(|levels| {
+                let kept = self
+                    .l2
+                    .take()
+                    .filter(|(bytes, _)| *bytes == levels.l2_bytes);
+                let cache = kept.map_or_else(|| l2(levels.l2_bytes), |(_, cache)| cache);
+                Mutex::new(Waves::new(levels, cache, blocks))
+            }),
         };
-        let (counts, error) = match launch.run() {
-            Ok(counts) => (counts, 0),
-            Err((counts, code)) => (counts, code),
-        };
+        let (mut counts, error) = launch.run();
+        let findings = launch.findings.take();
+        if let (Some(waves), Some(levels)) = (launch.waves, self.caches) {
+            let waves = waves.into_inner().unwrap_or_else(PoisonError::into_inner);
+            let (traffic, cache) = waves.finish();
+            counts.traffic = Some(traffic);
+            self.l2 = Some((levels.l2_bytes, cache));
+        }
         Outcome {
             counts,
-            findings: launch.findings.take(),
+            findings,
             error,
         }
     }

@@ -22,9 +22,10 @@ pub struct Load {
     pub fp64: f64,
     pub fp16: f64,
     pub waves: f64,
+    /// That L2 is asked for.
     pub sectors: f64,
-    /// Of the whole launch.
-    pub unique_bytes: f64,
+    /// Of the whole launch: what the caches let through, or every byte once.
+    pub dram_bytes: f64,
     pub atomic_sectors: f64,
     /// Loads run beside arithmetic (a pipeline of asynchronous copies).
     pub overlapped: bool,
@@ -40,6 +41,8 @@ pub struct Time {
     pub limit: &'static str,
 }
 
+/// Seconds that a kernel costs beside its own, as a node of a graph.
+pub const NODE: f64 = 1.2e-6;
 /// Clocks from a block's start to its first useful result.
 const FILL: f64 = 700.0;
 /// Clocks that a load from L2 or DRAM takes.
@@ -80,7 +83,7 @@ fn compute(load: &Load, d: &Device) -> (f64, &'static str) {
 fn memory(load: &Load, d: &Device, busy: f64) -> (f64, &'static str) {
     let dram_per_clock = d.eta_dram * d.dram_gb_per_s / d.clock_ghz;
     let l2 = (32.0 * load.sectors * busy / d.l2_bytes_per_clock, "L2");
-    let bytes = load.unique_bytes / load.blocks.max(1) as f64;
+    let bytes = load.dram_bytes / load.blocks.max(1) as f64;
     larger(l2, (bytes * busy / dram_per_clock, "DRAM"))
 }
 
@@ -109,7 +112,7 @@ pub fn time(load: &Load, d: &Device) -> Time {
     } else {
         limit
     };
-    let floor = load.unique_bytes / (d.eta_dram * d.dram_gb_per_s * 1e9);
+    let floor = load.dram_bytes / (d.eta_dram * d.dram_gb_per_s * 1e9);
     if floor > seconds {
         Time {
             seconds: floor,
@@ -137,7 +140,7 @@ mod tests {
             issued: 2.0 * m * n * k / 4096.0 * 1.4,
             waves: 2.0 * m * n * k / 4096.0 * 1.2 / 2.0,
             sectors: 2.0 * (m + n) * k / 32.0,
-            unique_bytes: 2.0 * (3456.0 + 4096.0) * 8192.0 + 2.0 * 3456.0 * 4096.0,
+            dram_bytes: 2.0 * (3456.0 + 4096.0) * 8192.0 + 2.0 * 3456.0 * 4096.0,
             overlapped: true,
             ..Load::default()
         };
@@ -159,7 +162,7 @@ mod tests {
             warps: 8,
             issued: 100.0,
             sectors: bytes * 2.0 / 32.0 / 1e5,
-            unique_bytes: 2.0 * bytes,
+            dram_bytes: 2.0 * bytes,
             ..Load::default()
         };
         let t = time(&load, &d);

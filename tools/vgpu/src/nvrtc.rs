@@ -125,6 +125,35 @@ impl Nvrtc {
     ///
     /// The compiler's log.
     pub fn ptx(&self, source: &str, name: &str, options: &[&str]) -> Result<String, String> {
+        let mut bytes =
+            self.compile(source, name, options, [b"nvrtcGetPTXSize", b"nvrtcGetPTX"])?;
+        while bytes.last() == Some(&0) {
+            bytes.pop();
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Compiles CUDA source to machine code; `-arch=sm_XX` says whose.
+    ///
+    /// # Errors
+    ///
+    /// The compiler's log.
+    pub fn cubin(&self, source: &str, name: &str, options: &[&str]) -> Result<Vec<u8>, String> {
+        self.compile(
+            source,
+            name,
+            options,
+            [b"nvrtcGetCUBINSize", b"nvrtcGetCUBIN"],
+        )
+    }
+
+    fn compile(
+        &self,
+        source: &str,
+        name: &str,
+        options: &[&str],
+        [size_of, get]: [&[u8]; 2],
+    ) -> Result<Vec<u8>, String> {
         let text = |s: &str| CString::new(s).map_err(|_| format!("{name}: a zero byte"));
         let (source, file) = (text(source)?, text(name)?);
         let options: Vec<CString> = options.iter().map(|o| text(o)).collect::<Result<_, _>>()?;
@@ -155,9 +184,12 @@ impl Nvrtc {
                 )?;
             let code = compile(program, pointers.len() as c_int, pointers.as_ptr());
             let result = if code == 0 {
-                self.output(program, b"nvrtcGetPTXSize", b"nvrtcGetPTX")
+                self.output(program, size_of, get)
             } else {
-                Err(self.output(program, b"nvrtcGetProgramLogSize", b"nvrtcGetProgramLog")?)
+                let log = self.output(program, b"nvrtcGetProgramLogSize", b"nvrtcGetProgramLog")?;
+                Err(String::from_utf8_lossy(&log)
+                    .trim_end_matches('\0')
+                    .to_owned())
             };
             let destroy =
                 self.get::<unsafe extern "C" fn(*mut Program) -> u32>(b"nvrtcDestroyProgram")?;
@@ -189,7 +221,7 @@ impl Nvrtc {
         program: Program,
         size_of: &[u8],
         get: &[u8],
-    ) -> Result<String, String> {
+    ) -> Result<Vec<u8>, String> {
         let mut size = 0usize;
         // SAFETY: NVRTC's functions with the arguments that it documents.
         unsafe {
@@ -203,10 +235,7 @@ impl Nvrtc {
                 program,
                 bytes.as_mut_ptr().cast(),
             ))?;
-            while bytes.last() == Some(&0) {
-                bytes.pop();
-            }
-            Ok(String::from_utf8_lossy(&bytes).into_owned())
+            Ok(bytes)
         }
     }
 }

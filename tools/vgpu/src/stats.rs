@@ -1,9 +1,11 @@
 //! One launch in numbers: counters by class, traffic, occupancy, modelled time.
 
+use crate::cache::Traffic;
 use crate::count::{Class, Counts, Line};
 use crate::decode::Loaded;
 use crate::decode::kernel::Kernel;
 use crate::device::Device;
+use crate::exec::cx::Inst;
 use crate::machine::Shape;
 use crate::model::{self, Load};
 use crate::sass::KernelSass;
@@ -24,6 +26,10 @@ pub struct Summary {
     pub classes: BTreeMap<&'static str, u64>,
     pub mma_ops: u64,
     pub mma_flop: u64,
+    /// The same in bf16 FLOPs that take as long.
+    pub tensor_work: f64,
+    /// FLOPs of the problem without padding, as the launcher gave them.
+    pub useful_flop: Option<u64>,
     pub fp32_flop: u64,
     pub loads: Line,
     pub stores: Line,
@@ -35,6 +41,8 @@ pub struct Summary {
     pub divergent: u64,
     pub unique_read: u64,
     pub unique_written: u64,
+    /// L1, L2 and DRAM, where caches are modelled.
+    pub traffic: Option<Traffic>,
     pub longest_block: u64,
     pub shared_bytes: u32,
     pub registers: Option<u32>,
@@ -67,19 +75,21 @@ impl Summary {
             blocks: shape.grid.iter().map(|n| u64::from(*n)).product(),
             unique_read: counts.read_sectors * 32,
             unique_written: counts.written_sectors * 32,
+            traffic: counts.traffic,
             longest_block: counts.longest_block,
             shared_bytes: kernel.shared_bytes + shape.dynamic,
             ..Summary::default()
         };
         for (inst, line) in kernel.code.iter().zip(&counts.lines) {
-            s.add(inst.class, inst.imm, line);
+            s.add(inst, line);
         }
         let sass = module.sass.get().and_then(|k| k.get(&kernel.name));
         s.model(kernel, counts, device, sass);
         s
     }
 
-    fn add(&mut self, class: Class, imm: u64, line: &Line) {
+    fn add(&mut self, inst: &Inst, line: &Line) {
+        let class = inst.class;
         self.inst += line.runs;
         self.lane_inst += line.lanes;
         *self.classes.entry(class.name()).or_default() += line.runs;
@@ -90,7 +100,9 @@ impl Summary {
         match class {
             Class::Tensor => {
                 self.mma_ops += line.runs;
-                self.mma_flop += 2 * imm * line.runs;
+                let flop = 2 * inst.imm * line.runs;
+                self.mma_flop += flop;
+                self.tensor_work += flop as f64 * f64::from(inst.b) / 16.0;
             }
             Class::Fp32 => self.fp32_flop += line.lanes,
             _ => {}
@@ -111,6 +123,36 @@ impl Summary {
         self.classes.get(class.name()).copied().unwrap_or(0) as f64
     }
 
+    /// What the launch asks of a device.
+    pub fn load(&self) -> Load {
+        let threads: u32 = self.block.iter().product();
+        let n = self.blocks.max(1) as f64;
+        let issued = if self.sass.is_empty() {
+            self.inst
+        } else {
+            self.sass.values().sum()
+        };
+        let sectors = (self.loads.sectors + self.stores.sectors + self.copies.sectors) as f64;
+        Load {
+            blocks: self.blocks,
+            resident: self.resident.max(1),
+            warps: threads.div_ceil(32),
+            tensor_flop: self.tensor_work / n,
+            issued: issued as f64 / n,
+            fp32: self.class(Class::Fp32) / n,
+            int: self.class(Class::Int) / n,
+            sfu: (self.class(Class::Sfu) + self.class(Class::Cvt)) / n,
+            fp64: self.class(Class::Fp64) / n,
+            fp16: self.class(Class::Fp16) / n,
+            waves: self.waves as f64 / n,
+            sectors: self.traffic.map_or(sectors, |t| t.l2 as f64) / n,
+            dram_bytes: self.dram_bytes() as f64,
+            atomic_sectors: self.atomics.sectors as f64 / n,
+            overlapped: self.class(Class::Async) > 0.0,
+            requests: (self.loads.requests + self.copies.requests) as f64 / n,
+        }
+    }
+
     fn model(
         &mut self,
         kernel: &Kernel,
@@ -126,40 +168,22 @@ impl Summary {
         let threads = self.block.iter().product();
         (self.resident, self.limited_by) =
             device.resident(threads, self.registers.unwrap_or(0), self.shared_bytes);
-        let n = self.blocks.max(1) as f64;
-        let issued = if self.sass.is_empty() {
-            self.inst
-        } else {
-            self.sass.values().sum()
-        };
-        let sectors = (self.loads.sectors + self.stores.sectors + self.copies.sectors) as f64;
-        let load = Load {
-            blocks: self.blocks,
-            resident: self.resident.max(1),
-            warps: threads.div_ceil(32),
-            tensor_flop: self.mma_flop as f64 / n,
-            issued: issued as f64 / n,
-            fp32: self.class(Class::Fp32) / n,
-            int: self.class(Class::Int) / n,
-            sfu: (self.class(Class::Sfu) + self.class(Class::Cvt)) / n,
-            fp64: self.class(Class::Fp64) / n,
-            fp16: self.class(Class::Fp16) / n,
-            waves: self.waves as f64 / n,
-            sectors: sectors / n,
-            unique_bytes: (self.unique_read + self.unique_written) as f64,
-            atomic_sectors: self.atomics.sectors as f64 / n,
-            overlapped: self.class(Class::Async) > 0.0,
-            requests: (self.loads.requests + self.copies.requests) as f64 / n,
-        };
+        let load = self.load();
         let time = model::time(&load, device);
         (self.seconds, self.limit) = (time.seconds, time.limit);
         self.of_peak = if self.mma_flop > 0 {
-            self.mma_flop as f64
+            self.tensor_work
                 / time.seconds
                 / (device.tensor_flop * f64::from(device.sms) * device.clock_ghz * 1e9)
         } else {
-            load.unique_bytes / time.seconds / (device.dram_gb_per_s * 1e9)
+            load.dram_bytes / time.seconds / (device.dram_gb_per_s * 1e9)
         };
+    }
+
+    /// Bytes to and from DRAM: what the caches let through, or every byte once.
+    fn dram_bytes(&self) -> u64 {
+        self.traffic
+            .map_or(self.unique_read + self.unique_written, |t| t.dram_bytes())
     }
 
     /// As one line of JSON.
@@ -194,6 +218,10 @@ impl Summary {
         ] {
             out.push((key.to_owned(), value));
         }
+        if let Some(useful) = self.useful_flop {
+            out.push(("useful_flop".to_owned(), useful.to_string()));
+            out.push(("useful_of_flop".to_owned(), self.mma_flop.to_string()));
+        }
     }
 
     fn put_traffic(&self, out: &mut Vec<(String, String)>) {
@@ -217,6 +245,16 @@ impl Summary {
             ("unique_written", self.unique_written),
         ] {
             out.push((key.to_owned(), value.to_string()));
+        }
+        if let Some(t) = self.traffic {
+            for (key, value) in [
+                ("l1_sect_hit", t.l1_hits),
+                ("l2_sect", t.l2),
+                ("l2_sect_hit", t.l2_hits),
+                ("dram_bytes", t.dram_bytes()),
+            ] {
+                out.push((key.to_owned(), value.to_string()));
+            }
         }
     }
 

@@ -95,6 +95,43 @@ fn divergence_and_atomics() {
     assert_eq!(s.divergent, 2 * 3);
 }
 
+/// Six blocks of many tell the counters and the time of all of them.
+#[test]
+fn a_sample_stands_for_the_grid() {
+    let source = include_str!("kernels/conv.cu");
+    let device = Device::named("a100").unwrap();
+    let ptx = compile(source, "conv.cu", "compute_80", &[]);
+    let run = |sample: u64| {
+        let mut m = Machine::new(1 << 30);
+        (m.options.sample, m.options.fast) = (sample, sample > 0);
+        let module = m.load(&ptx).unwrap();
+        // 8 images of 16x16x64 to 128 channels: 64 blocks.
+        let [x, w, y] = [8 * 256 * 64 / 2, 128 * 9 * 64 / 2, 8 * 256 * 128]
+            .map(|n| put32(&mut m, &vec![0f32; n]));
+        let shape = Shape {
+            grid: [32, 2, 1],
+            ..Shape::linear(1, 128)
+        };
+        let done = m
+            .call(&module, "conv", shape, &[y, x, w, 8, 16, 16, 64, 128])
+            .unwrap();
+        assert!(
+            done.error == 0 && done.findings.is_empty(),
+            "{:?}",
+            done.findings
+        );
+        let kernel = module.kernels["conv"].as_ref().unwrap();
+        Summary::new(kernel, &module, shape, &done.counts, &device)
+    };
+    let (all, part) = (run(0), run(6));
+    let near = |a: f64, b: f64| assert!((a / b - 1.0).abs() < 0.03, "{a} instead of {b}");
+    near(part.inst as f64, all.inst as f64);
+    near(part.seconds, all.seconds);
+    near(part.unique_read as f64, all.unique_read as f64);
+    near(part.unique_written as f64, all.unique_written as f64);
+    assert_eq!(part.mma_flop, all.mma_flop);
+}
+
 #[test]
 fn tensor_operations_and_the_model() {
     let source = include_str!("kernels/conv.cu");

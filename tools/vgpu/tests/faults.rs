@@ -11,7 +11,7 @@ use vgpu::machine::{Machine, Outcome, Shape};
 const SOURCE: &str = include_str!("kernels/faults.cu");
 
 /// Name, what must be found, blocks, threads, and the option that looks for it.
-const PAIRS: [(&str, Kind, u32, u32, &str); 34] = [
+const PAIRS: [(&str, Kind, u32, u32, &str); 41] = [
     ("write", Kind::OutOfBounds, 4, 64, ""),
     ("read", Kind::OutOfBounds, 4, 64, ""),
     ("bounds_shared", Kind::OutOfBounds, 1, 64, ""),
@@ -21,6 +21,8 @@ const PAIRS: [(&str, Kind, u32, u32, &str); 34] = [
     ("uninit_shared", Kind::Uninitialised, 1, 64, ""),
     ("race_read", Kind::SharedRace, 1, 64, ""),
     ("race_write", Kind::SharedRace, 1, 64, ""),
+    ("race_value", Kind::SharedRace, 1, 64, ""),
+    ("race_add", Kind::SharedRace, 1, 64, ""),
     ("race_reuse", Kind::SharedRace, 1, 64, ""),
     ("race_warp", Kind::SharedRace, 1, 32, ""),
     ("race_half", Kind::SharedRace, 1, 64, ""),
@@ -39,6 +41,11 @@ const PAIRS: [(&str, Kind, u32, u32, &str); 34] = [
     ("async_barrier", Kind::SharedRace, 1, 64, ""),
     ("async_count", Kind::InFlight, 1, 64, ""),
     ("async_refill", Kind::SharedRace, 1, 64, ""),
+    ("mbarrier_init", Kind::Mbarrier, 1, 64, ""),
+    ("mbarrier_count", Kind::Mbarrier, 1, 64, ""),
+    ("mbarrier_wait", Kind::SharedRace, 1, 64, ""),
+    ("mbarrier_never", Kind::Deadlock, 1, 64, ""),
+    ("mbarrier_copy", Kind::InFlight, 1, 64, ""),
     ("global_write", Kind::GlobalRace, 4, 64, "race"),
     ("global_read", Kind::GlobalRace, 2, 64, "race"),
     ("global_fence", Kind::GlobalRace, 4, 64, "race"),
@@ -113,6 +120,20 @@ fn every_fault_is_caught_and_its_twin_is_silent() {
         PAIRS.len(),
         wrong.join("\n")
     );
+}
+
+/// `VGPU_INIT=global` lets shared memory be read that nobody wrote, and nothing else.
+#[test]
+fn unwritten_shared_memory_may_be_allowed() {
+    let ptx = compile(SOURCE, "faults.cu", "compute_80", &[]);
+    let options = Options {
+        shared_unwritten: true,
+        ..Options::default()
+    };
+    let shared = run(&ptx, "bad_uninit_shared", 1, 64, options);
+    assert!(shared.findings.is_empty());
+    let global = run(&ptx, "bad_uninit", 4, 64, options);
+    assert_eq!(kinds(&global.findings), [Kind::Uninitialised]);
 }
 
 #[test]

@@ -23,6 +23,14 @@ driver! {
         with(|d| { d.forget(); Ok(()) })
     }
 
+    // The FLOPs of the next kernel that this thread executes, without padding: a formula of the problem.
+    fn vgpu_useful_flop(flop: u64) {
+        with(|d| {
+            d.useful.insert(std::thread::current().id(), flop);
+            Ok(())
+        })
+    }
+
     // Sets an option by its name without `VGPU_`, in small letters.
     fn vgpu_set(key: *const c_char, value: *const c_char) {
         init()?;

@@ -51,7 +51,8 @@ fn attribute(d: &Driver, number: c_int) -> Option<c_int> {
         15 | 31 | 41 | 83 | 95 => 1,
         16 => v.sms as c_int,
         17 | 18 | 19 | 32 | 33 | 34 | 35 | 20 => 0,
-        36 => (v.dram_gb_per_s / 2.0 * 1e3) as c_int,
+        // kHz: two transfers a clock over the bus below.
+        36 => (v.dram_gb_per_s * 8e6 / (2.0 * 384.0)) as c_int,
         37 => 384,
         38 => v.l2_bytes as c_int,
         39 => (v.warps * 32) as c_int,

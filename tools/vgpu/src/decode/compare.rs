@@ -6,7 +6,7 @@ use crate::count::Class;
 use crate::exec::cx::{Lane, NONE, Run};
 use crate::exec::half::{bf16_to_f32, f16_to_f32};
 use crate::exec::math::flush;
-use crate::exec::ops::{cmp, compare, select};
+use crate::exec::ops::{cmp, compare, op1, op2, select};
 use crate::ptx::parse::{Arg, Ins};
 use crate::ptx::types::Ty;
 
@@ -102,6 +102,59 @@ fn compare_into<'a>(
     p: u32,
     q: u32,
 ) -> Result<bool, String> {
+    if let Some(half) = half_of(ty) {
+        return compare_halves(b, op, half, args, [p, q]);
+    }
+    let rows = [b.src(&args[0], ty)?, b.src(&args[1], ty)?];
+    compare_rows(b, op, ty, rows, args.get(2), [p, q])
+}
+
+/// The type of a pair's halves.
+fn half_of(ty: Ty) -> Option<Ty> {
+    match ty {
+        Ty::F16x2 => Some(Ty::F16),
+        Ty::Bf16x2 => Some(Ty::Bf16),
+        _ => None,
+    }
+}
+
+/// Compares pairs: the lower halves into the first predicate, the upper ones into the second.
+fn compare_halves<'a>(
+    b: &mut Builder<'_, 'a>,
+    op: &Op<'a>,
+    half: Ty,
+    args: &[Arg<'a>],
+    predicates: [u32; 2],
+) -> Result<bool, String> {
+    let pairs = [b.src(&args[0], Ty::B32)?, b.src(&args[1], Ty::B32)?];
+    for (upper, p) in predicates.into_iter().enumerate() {
+        let mut rows = [0; 2];
+        for (row, pair) in rows.iter_mut().zip(pairs) {
+            let mut inst = b.inst(if upper == 1 {
+                op1(|x: u32| x >> 16)
+            } else {
+                op1(|x: u32| x & 0xffff)
+            });
+            *row = b.rows32(1);
+            (inst.a, inst.d, inst.class) = (pair, *row, Class::Mov);
+            b.emit(inst);
+        }
+        if !compare_rows(b, op, half, rows, args.get(2), [p, NONE])? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Emits the comparison of two rows.
+fn compare_rows<'a>(
+    b: &mut Builder<'_, 'a>,
+    op: &Op<'a>,
+    ty: Ty,
+    rows: [u32; 2],
+    combined: Option<&Arg<'a>>,
+    [p, q]: [u32; 2],
+) -> Result<bool, String> {
     let Some(run) = op
         .mods
         .first()
@@ -116,13 +169,13 @@ fn compare_into<'a>(
         _ => None,
     });
     let mut third = 0;
-    if let (Some(code), Some(arg)) = (&mut imm, args.get(2)) {
+    if let (Some(code), Some(arg)) = (&mut imm, combined) {
         let (row, not) = b.pred_src(arg)?;
         third = row;
         *code |= if not { compare::NOT } else { 0 };
     }
     let mut inst = b.inst(run);
-    (inst.a, inst.b, inst.c) = (b.src(&args[0], ty)?, b.src(&args[1], ty)?, third);
+    (inst.a, inst.b, inst.c) = (rows[0], rows[1], third);
     (inst.d, inst.list, inst.imm) = (p, q, imm.unwrap_or(0));
     inst.class = Class::Pred;
     b.emit(inst);
@@ -160,14 +213,18 @@ pub fn set<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bo
         return Err("three operands or four".to_owned());
     }
     let p = b.kernel.preds;
-    b.kernel.preds += 1;
-    if !compare_into(b, op, from, &ins.args[1..], p, NONE)? {
+    b.kernel.preds += 2;
+    let pair = half_of(from).is_some();
+    let q = if pair { p + 1 } else { NONE };
+    if !compare_into(b, op, from, &ins.args[1..], p, q)? {
         return Ok(false);
     }
     let yes = match to {
         Ty::F32 => 0x3f80_0000,
         Ty::F16 => 0x3c00,
         Ty::Bf16 => 0x3f80,
+        Ty::F16x2 => 0x3c00,
+        Ty::Bf16x2 => 0x3f80,
         Ty::U16 | Ty::S16 => 0xffff,
         _ => u32::MAX,
     };
@@ -175,7 +232,21 @@ pub fn set<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bo
     (inst.a, inst.b, inst.c) = (b.const32(yes), b.const32(0), p);
     inst.d = b.dst(&ins.args[0], to)?;
     inst.class = Class::Pred;
+    if !pair {
+        b.emit(inst);
+        return Ok(true);
+    }
+    // The halves' results, one above the other; as whole numbers they are all ones.
+    let yes = if half_of(to).is_some() { yes } else { 0xffff };
+    let (low, high) = (b.rows32(1), b.rows32(1));
+    let result = inst.d;
+    (inst.a, inst.d) = (b.const32(yes), low);
     b.emit(inst);
+    (inst.a, inst.c, inst.d) = (b.const32(yes << 16), q, high);
+    b.emit(inst);
+    let mut join = b.inst(op2(|x: u32, y: u32| x | y));
+    (join.a, join.b, join.d, join.class) = (low, high, result, Class::Pred);
+    b.emit(join);
     Ok(true)
 }
 

@@ -4,6 +4,7 @@ use super::kernel::Builder;
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::cx::Run;
+use crate::exec::eight::{e4m3_to_f32, e5m2_to_f32, from_f32};
 use crate::exec::half::{
     BF16, F16, F32, Round, TF32, bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, narrow,
 };
@@ -77,6 +78,9 @@ fn int_of(ty: Ty) -> Ty {
 pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
     if op.base != "cvt" {
         return Ok(false);
+    }
+    if op.has("e4m3x2") || op.has("e5m2x2") {
+        return eight(b, op, ins);
     }
     let types = op.types();
     let [to, from] = types[..] else {
@@ -179,6 +183,54 @@ fn fast(to: Ty, from: Ty, flags: u64, op: &Op<'_>) -> Option<Run> {
 #[inline(always)]
 fn to_i32(a: u32, m: u64) -> u32 {
     f32::from_bits(if m & flag::FTZ != 0 { flush(a) } else { a }) as i32 as u32
+}
+
+/// Bits of an eight-bit conversion's immediate: e5m2, relu.
+const WIDE: u64 = 1;
+const RELU: u64 = 2;
+
+/// `cvt.rn.satfinite.e4m3x2.f32 d, high, low`, the same from f16x2, and back to f16x2.
+fn eight<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
+    let (narrows, halves) = (op.has("satfinite"), op.has("f16x2"));
+    let run: Run = match (narrows, halves, ins.args.len()) {
+        (true, false, 3) => op2i(|a: u32, b: u32, m| {
+            let to = |x: u32| from_f32(f32::from_bits(x), m & WIDE != 0, m & RELU != 0);
+            to(a) << 8 | to(b)
+        }),
+        (true, true, 2) => op1i(|a: u32, m| {
+            let to = |x: u32| from_f32(f16_to_f32(x & 0xffff), m & WIDE != 0, m & RELU != 0);
+            to(a >> 16) << 8 | to(a)
+        }),
+        (false, true, 2) => op1i(|a: u32, m| {
+            let up = |x: u32| {
+                let v = if m & WIDE != 0 {
+                    e5m2_to_f32(x)
+                } else {
+                    e4m3_to_f32(x)
+                };
+                let v = if m & RELU != 0 && v < 0.0 { 0.0 } else { v };
+                f32_to_f16(v)
+            };
+            up(a >> 8) << 16 | up(a)
+        }),
+        _ => return Ok(false),
+    };
+    let mut inst = b.inst(run);
+    let (from, to) = match (narrows, halves) {
+        (true, false) => (Ty::F32, Ty::B16),
+        (true, true) => (Ty::B32, Ty::B16),
+        _ => (Ty::B16, Ty::B32),
+    };
+    inst.d = b.dst(&ins.args[0], to)?;
+    inst.a = b.src(&ins.args[1], from)?;
+    inst.b = match ins.args.get(2) {
+        Some(low) => b.src(low, from)?,
+        None => inst.a,
+    };
+    inst.imm = if op.has("e5m2x2") { WIDE } else { 0 } | if op.has("relu") { RELU } else { 0 };
+    inst.class = Class::Cvt;
+    b.emit(inst);
+    Ok(true)
 }
 
 /// `cvt.rn.bf16x2.f32 d, high, low` and its kin.

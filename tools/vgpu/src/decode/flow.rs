@@ -1,13 +1,12 @@
-//! Branches, calls, exits, barriers, collectives, matrices.
+//! Branches, calls, exits, barriers, collectives.
 
 use super::kernel::{Builder, Symbol};
-use super::memory::address;
 use super::op::Op;
 use crate::count::Class;
 use crate::exec::cx::NONE;
-use crate::exec::{barrier, control, print, tensor};
+use crate::exec::{barrier, control, print};
 use crate::ptx::parse::{Arg, Ins};
-use crate::ptx::types::{Space, Ty};
+use crate::ptx::types::Ty;
 
 /// Decodes an instruction of this file; `false` if it is none.
 ///
@@ -38,8 +37,8 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
             Ok(true)
         }
         "elect" => elect(b, ins),
-        "ldmatrix" | "stmatrix" => matrix(b, op, ins),
-        "mma" => mma(b, op, ins),
+        "ldmatrix" | "stmatrix" => super::matrix::transfer(b, op, ins),
+        "mma" => super::matrix::mma(b, op, ins),
         _ => Ok(false),
     }
 }
@@ -341,96 +340,6 @@ fn elect<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
     inst.c = b.pred(&Arg::Name(p))?.0;
     inst.b = b.src(mask, Ty::B32)?;
     inst.class = Class::Shuffle;
-    b.emit(inst);
-    Ok(true)
-}
-
-/// `ldmatrix.sync.aligned.m8n8.x4{.trans}.shared.b16`, `stmatrix` likewise.
-fn matrix<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let n = ["x1", "x2", "x4"].iter().position(|m| op.has(m));
-    let (Some(n), true, true, [first, second]) = (n, op.has("m8n8"), op.has("b16"), &ins.args[..])
-    else {
-        return Ok(false);
-    };
-    let load = op.base == "ldmatrix";
-    let (regs, place) = if load {
-        (first, second)
-    } else {
-        (second, first)
-    };
-    let Arg::Vec(regs) = regs else {
-        return Err("a list of registers".to_owned());
-    };
-    if regs.len() != 1 << n {
-        return Err(format!("{} registers for {} matrices", regs.len(), 1 << n));
-    }
-    let mut rows = Vec::new();
-    for r in regs {
-        rows.push(if load {
-            b.dst(r, Ty::B32)?
-        } else {
-            b.src(r, Ty::B32)?
-        });
-    }
-    let mut inst = b.inst(if load {
-        tensor::ldmatrix
-    } else {
-        tensor::stmatrix
-    });
-    let space = address(b, &mut inst, place, Space::Shared)?;
-    if space != Space::Shared {
-        return Err("an address in shared memory".to_owned());
-    }
-    b.shared_access(16);
-    (inst.b, inst.list, inst.class) = (1 << n, b.list(&rows), Class::Ldmatrix);
-    inst.imm |= if op.has("trans") { tensor::TRANS } else { 0 };
-    b.emit(inst);
-    Ok(true)
-}
-
-/// `mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 d, a, b, c`.
-fn mma<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
-    let shape = op
-        .mods
-        .iter()
-        .find_map(|m| m.strip_prefix("m16n8k"))
-        .and_then(|k| k.parse::<u32>().ok());
-    let types: Vec<&str> = op.mods.iter().rev().take(4).rev().copied().collect();
-    let (Some(k), [d, a, b_ty, c], true) = (shape, &types[..], op.has("row") && op.has("col"))
-    else {
-        return Ok(false);
-    };
-    if a != b_ty || d != c {
-        return Ok(false);
-    }
-    let Some((run, sizes)) = tensor::mma(a, k, *d == "f16") else {
-        return Ok(false);
-    };
-    if ins.args.len() != 4 {
-        return Err("four operands".to_owned());
-    }
-    let mut rows = Vec::new();
-    for (n, (arg, size)) in ins.args.iter().zip(sizes).enumerate() {
-        let parts = if let Arg::Vec(parts) = arg {
-            parts.as_slice()
-        } else {
-            std::slice::from_ref(arg)
-        };
-        if parts.len() != size {
-            return Err(format!("{} registers where {size} are due", parts.len()));
-        }
-        for part in parts {
-            rows.push(if n == 0 {
-                b.dst(part, Ty::B32)?
-            } else {
-                b.src(part, Ty::F32)?
-            });
-        }
-    }
-    let mut inst = b.inst(run);
-    (inst.list, inst.class) = (b.list(&rows), Class::Tensor);
-    // Useful to the counters: multiply-adds of one instruction.
-    inst.imm = u64::from(16 * 8 * k);
     b.emit(inst);
     Ok(true)
 }

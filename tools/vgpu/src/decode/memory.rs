@@ -147,7 +147,7 @@ fn load<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
     }
     let mut inst = b.inst(control::nothing);
     let space = address(b, &mut inst, src, space)?;
-    inst.imm |= if narrow { imm::NARROW } else { 0 };
+    inst.imm |= if narrow { imm::NARROW } else { 0 } | past_l1(op);
     inst.class = load_class(space);
     let run = match (space, src) {
         (Space::Param, Arg::Mem(Some(name), offset))
@@ -175,6 +175,16 @@ fn load<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool,
         b.emit(inst);
     }
     Ok(true)
+}
+
+/// The flag of loads that L1 does not serve.
+fn past_l1(op: &Op<'_>) -> u64 {
+    let passes = ["cg", "cv", "volatile", "relaxed", "acquire", "mmio"];
+    if passes.iter().any(|m| op.has(m)) {
+        imm::BYPASS
+    } else {
+        0
+    }
 }
 
 fn load_class(space: Space) -> Class {
@@ -380,6 +390,7 @@ fn copy_bytes<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
     }
     let mut inst = b.inst(asynch::issue);
     address(b, &mut inst, dst, Space::Shared)?;
+    inst.imm |= past_l1(op);
     let Arg::Mem(Some(base), offset) = src else {
         return Err(format!("{src:?} is no address"));
     };

@@ -6,9 +6,12 @@ pub mod float;
 pub mod flow;
 pub mod int;
 pub mod kernel;
+pub mod matrix;
+pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod op;
+pub mod wmma;
 
 use crate::exec::cx::NONE;
 use crate::exec::memory::Memory;
@@ -345,6 +348,8 @@ fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String>
         int::decode,
         float::decode,
         cvt::decode,
+        mbarrier::decode,
+        wmma::decode,
         memory::decode,
         flow::decode,
     ];

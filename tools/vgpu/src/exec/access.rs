@@ -13,6 +13,8 @@ pub mod imm {
     pub const WIDE: u64 = 1 << 32;
     /// The result goes into a 16-bit register.
     pub const NARROW: u64 = 1 << 33;
+    /// The access passes L1 by.
+    pub const BYPASS: u64 = 1 << 41;
     /// Space codes from bit 36.
     pub const SPACE: u32 = 36;
 }

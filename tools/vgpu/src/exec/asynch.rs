@@ -7,8 +7,8 @@ use super::race::IN_FLIGHT;
 use super::shared;
 
 /// One instruction's copies.
-#[derive(Debug)]
-struct Pending {
+#[derive(Clone, Debug)]
+pub struct Pending {
     /// Lanes whose bytes have not landed.
     mask: u32,
     to: [u32; 32],
@@ -25,7 +25,48 @@ pub struct Copies {
     commits: [u32; 32],
 }
 
+impl Pending {
+    /// Lanes whose bytes have not landed.
+    pub fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    /// Takes lanes out, as copies of their own.
+    pub fn split(&mut self, mask: u32) -> Option<Pending> {
+        let mask = self.mask & mask;
+        self.mask &= !mask;
+        (mask != 0).then(|| Pending {
+            mask,
+            ..self.clone()
+        })
+    }
+
+    /// A warp's bytes land for these lanes.
+    pub fn land(&self, cx: &mut Cx<'_>, w: usize, mask: u32) {
+        let bytes = self.bytes as usize;
+        let shift = cx.block.watch.shift;
+        for l in lanes(mask) {
+            let at = self.to[l] as usize;
+            cx.block.shared[at..at + bytes].copy_from_slice(&self.data[l * bytes..(l + 1) * bytes]);
+            cx.block.valid[at..at + bytes].fill(1);
+            if !cx.launch.options.fast {
+                cx.block
+                    .watch
+                    .land(w, l as u32, at >> shift, ((at + bytes - 1) >> shift) + 1);
+            }
+        }
+    }
+}
+
 impl Copies {
+    /// Takes out a lane's copies, committed or not.
+    pub fn take(&mut self, lane: usize) -> Vec<Pending> {
+        let taken = self.pending.iter_mut().filter_map(|c| c.split(1 << lane));
+        let taken = taken.collect();
+        self.pending.retain(|c| c.mask != 0);
+        taken
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.pending.clear();
@@ -151,6 +192,12 @@ pub unsafe fn commit(cx: &mut Cx<'_>, _: &Inst, m: u32) -> Flow {
 /// None beyond the context's.
 pub unsafe fn wait(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     let all = i.imm == u64::MAX;
+    let w = cx.warp.index as usize;
+    if !cx.block.mbarriers.is_empty() && (all || i.imm == 0) {
+        for copy in cx.block.copies_due(w, m) {
+            copy.land(cx, w, copy.mask);
+        }
+    }
     let mut copies = std::mem::take(&mut cx.warp.copies);
     for copy in &mut copies.pending {
         let mut landing = 0;
@@ -159,26 +206,10 @@ pub unsafe fn wait(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
                 u32::from(all || u64::from(copy.group[l]) + i.imm < u64::from(copies.commits[l]))
                     << l;
         }
-        land(cx, copy, landing);
+        copy.land(cx, w, landing);
         copy.mask &= !landing;
     }
     copies.pending.retain(|c| c.mask != 0);
     cx.warp.copies = copies;
     Flow::Next
-}
-
-fn land(cx: &mut Cx<'_>, copy: &Pending, mask: u32) {
-    let w = cx.warp.index as usize;
-    let bytes = copy.bytes as usize;
-    let shift = cx.block.watch.shift;
-    for l in lanes(mask) {
-        let at = copy.to[l] as usize;
-        cx.block.shared[at..at + bytes].copy_from_slice(&copy.data[l * bytes..(l + 1) * bytes]);
-        cx.block.valid[at..at + bytes].fill(1);
-        if !cx.launch.options.fast {
-            cx.block
-                .watch
-                .land(w, l as u32, at >> shift, ((at + bytes - 1) >> shift) + 1);
-        }
-    }
 }

@@ -4,11 +4,13 @@ use super::barrier::{Barrier, release};
 use super::cx::{Cx, FULL, Stop};
 use super::global::Region;
 use super::launch::{Launch, Order};
-use super::race::Watch;
+use super::mbarrier::Mbarrier;
+use super::race::{Rewrite, Watch};
 use super::warp::{Warp, fill_specials};
+use crate::cache::Trace;
 use crate::check::{Kind, Location};
-use crate::count::Counts;
-use std::collections::HashSet;
+use crate::count::{Class, Counts};
+use std::collections::{BTreeMap, HashSet};
 
 /// What the warps of a block share.
 #[derive(Debug, Default)]
@@ -27,6 +29,14 @@ pub struct BlockState {
     pub barriers: [Barrier; 16],
     /// The error that ended the kernel, or 0.
     pub fault: u32,
+    /// Stores over another warp's, unordered: nothing is wrong if they store the same value.
+    pub rewrites: Vec<Rewrite>,
+    /// Barriers in shared memory, by their offset.
+    pub mbarriers: BTreeMap<u32, Mbarrier>,
+    /// Waits for them in vain since the last arrival.
+    pub waits: u32,
+    /// Requests to global memory, where caches are modelled.
+    pub trace: Trace,
     /// Nothing was stored to global memory since the last fence.
     pub fenced: bool,
     /// Blocks whose earlier stores are ordered before what this one does now.
@@ -101,6 +111,8 @@ impl<'a> Worker<'a> {
         self.state.barriers = Default::default();
         (self.state.fault, self.state.fenced) = (0, true);
         self.state.acquired.clear();
+        self.state.mbarriers.clear();
+        self.state.waits = 0;
         let threads = launch.threads();
         let shared = (launch.dynamic, launch.shared_bytes());
         for (n, warp) in self.warps.iter_mut().enumerate() {
@@ -151,6 +163,9 @@ impl<'a> Worker<'a> {
             }
         }
         let opened = release(&mut self.state, &mut self.warps);
+        if self.launch.waves.is_some() {
+            self.state.trace.merge();
+        }
         if !moved && !opened && !self.done() {
             self.deadlock();
             return Err(719);
@@ -181,6 +196,31 @@ impl<'a> Worker<'a> {
         let stop = cx.run();
         self.warps[n] = warp;
         stop
+    }
+
+    /// Notes the sizes of the buffers that the kernel touches: no sample can touch more than them.
+    pub fn note_buffers(&mut self) {
+        let mut seen = [HashSet::new(), HashSet::new()];
+        for (inst, region) in self.launch.kernel.code.iter().zip(&self.regions) {
+            let which = match inst.class {
+                Class::StGlobal => [false, true],
+                Class::Atomic => [true, true],
+                _ => [true, false],
+            };
+            for (n, counted) in which.into_iter().enumerate() {
+                if counted && region.end > 0 && seen[n].insert(region.base) {
+                    self.counts.buffers[n] += (region.end - region.base).div_ceil(32);
+                }
+            }
+        }
+    }
+
+    /// Hands the block's requests to the caches; `position` is its place in the order of blocks.
+    pub fn hand_over(&mut self, position: u64) {
+        if let Some(waves) = &self.launch.waves {
+            let trace = std::mem::take(&mut self.state.trace);
+            crate::check::lock(waves).add(position, trace);
+        }
     }
 
     /// Runs the block to its end.

@@ -64,7 +64,7 @@ pub fn access(
         return Ok(Plan::Run(region.host(first)));
     }
     if let Some(at) = ordinary(cx, addr, m, bytes, how) {
-        count(cx, addr, m, bytes);
+        count(cx, addr, m, bytes, how);
         return Ok(Plan::Lanes(at));
     }
     each(cx, addr, m, bytes, how)
@@ -78,15 +78,26 @@ fn run(cx: &mut Cx<'_>, region: &Region, first: u64, len: u64, how: Use) {
     line.requests += 1;
     line.sectors += sectors;
     line.bytes += len;
+    if cx.launch.waves.is_some() {
+        let from = first / 32;
+        // 32 lanes of at most 16 bytes.
+        let all: [u64; 17] = std::array::from_fn(|n| from + n as u64);
+        note(cx, &all[..sectors as usize], how);
+    }
     if cx.launch.options.fast {
         if how != Use::Read {
             written(region, first, len);
         }
-        return;
+        if cx.launch.options.sample == 0 {
+            return;
+        }
     }
     let offset = first - region.base;
     for s in offset / 32..=(offset + len - 1) / 32 {
         touch(cx, region, s, how);
+    }
+    if cx.launch.options.fast {
+        return;
     }
     if how == Use::Write {
         written(region, first, len);
@@ -246,7 +257,7 @@ fn ordinary(
     }
     let mut last = u64::MAX;
     for o in offsets {
-        if o / 32 != last && !fast {
+        if o / 32 != last && (!fast || cx.launch.options.sample > 0) {
             last = o / 32;
             touch(cx, &region, last, how);
         }
@@ -284,6 +295,9 @@ fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Resu
             if how != Use::Read {
                 written(&region, a, u64::from(bytes));
             }
+            if cx.launch.options.sample > 0 {
+                touch(cx, &region, (a - region.base) / 32, how);
+            }
             continue;
         }
         touch(cx, &region, (a - region.base) / 32, how);
@@ -297,7 +311,7 @@ fn each(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) -> Resu
         }
     }
     cx.regions[cx.pc as usize] = region;
-    count(cx, addr, m, bytes);
+    count(cx, addr, m, bytes, how);
     Ok(Plan::Lanes(at))
 }
 
@@ -313,9 +327,36 @@ fn uninitialised_lane(cx: &mut Cx<'_>, region: &Region, a: u64, bytes: u32, lane
     written(region, a, u64::from(bytes));
 }
 
+/// Notes a request for the caches.
+#[cold]
+#[inline(never)]
+fn note(cx: &mut Cx<'_>, sectors: &[u64], how: Use) {
+    let bypass = cx.kernel.code[cx.pc as usize].imm & super::access::imm::BYPASS != 0;
+    let warp = cx.warp.index as usize;
+    cx.block.trace.request(warp, sectors, how, bypass);
+}
+
+/// Notes a request whose lanes are scattered: each sector once.
+#[cold]
+#[inline(never)]
+fn note_lanes(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, how: Use) {
+    let (mut sectors, mut n) = ([0; 32], 0);
+    for l in lanes(m) {
+        let sector = addr[l] / 32;
+        if !sectors[..n].contains(&sector) {
+            sectors[n] = sector;
+            n += 1;
+        }
+    }
+    note(cx, &sectors[..n], how);
+}
+
 /// The request's sectors, from the last pattern where it repeats.
 #[inline(always)]
-fn count(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32) {
+fn count(cx: &mut Cx<'_>, addr: &[u64; 32], m: u32, bytes: u32, how: Use) {
+    if cx.launch.waves.is_some() {
+        note_lanes(cx, addr, m, how);
+    }
     let first = addr[m.trailing_zeros() as usize & 31];
     let mut delta = [0u32; 32];
     for l in 0..32 {

@@ -2,6 +2,7 @@
 
 use super::block::Worker;
 use super::memory::Memory;
+use crate::cache::Waves;
 use crate::check::{Findings, lock};
 use crate::count::Counts;
 use crate::decode::ModuleText;
@@ -56,6 +57,10 @@ pub struct Options {
     pub threads: usize,
     /// Bounds and alignment only.
     pub fast: bool,
+    /// Shared memory that nobody wrote may be read.
+    pub shared_unwritten: bool,
+    /// So many blocks of a grid run, and counters are scaled to all of them; 0: all run.
+    pub sample: u64,
     /// Look for races between blocks.
     pub race: bool,
     /// Look for the first NaN or infinity.
@@ -72,6 +77,8 @@ impl Default for Options {
             order: Order::Forward,
             threads: 1,
             fast: false,
+            shared_unwritten: false,
+            sample: 0,
             race: false,
             nan: false,
             max_inst: 20_000_000_000,
@@ -104,6 +111,8 @@ pub struct Launch<'a> {
     pub findings: Findings,
     /// The number, 1 to 255, that marks sectors touched by this launch.
     pub epoch: u8,
+    /// The caches, where they are modelled.
+    pub waves: Option<Mutex<Waves>>,
     /// Blocks that have published their stores, by the address of their atomics.
     pub published: Mutex<HashMap<u64, HashSet<u32>>>,
 }
@@ -131,46 +140,48 @@ impl Launch<'_> {
         String::from_utf8_lossy(&bytes[..end]).into_owned()
     }
 
-    /// Runs all blocks.
-    ///
-    /// # Errors
-    ///
-    /// The counters so far and the CUDA error that ended the kernel.
-    pub fn run(&self) -> Result<Counts, (Counts, u32)> {
+    /// Runs all blocks: the counters, and the CUDA error that ended the kernel, or 0.
+    pub fn run(&self) -> (Counts, u32) {
         let blocks: u64 = self.grid.iter().map(|n| u64::from(*n)).product();
         if self.cooperative {
             return self.together(blocks);
         }
-        let order = match self.options.order {
-            Order::Forward => None,
-            Order::Reverse => Some((0..blocks).rev().collect::<Vec<_>>()),
-            Order::Random(mut seed) => {
-                let mut order: Vec<u64> = (0..blocks).collect();
-                shuffle(&mut order, &mut seed);
-                Some(order)
-            }
-        };
+        let order = self.order(blocks);
+        let (all, blocks) = (blocks, order.as_ref().map_or(blocks, |o| o.len() as u64));
         let threads = (self.options.threads as u64).min(blocks).max(1);
         let fault = AtomicU32::new(0);
         let total = Mutex::new(Counts::new(self.kernel));
         // Each thread has a stretch of the blocks of its own, since neighbours share cache lines; who is
         // done helps the others.
-        let stretch = blocks.div_ceil(threads);
+        // Caches want their waves complete, so all threads take from one stretch.
+        let stretch = if self.waves.is_some() {
+            blocks
+        } else {
+            blocks.div_ceil(threads)
+        };
         let next: Vec<AtomicU64> = (0..threads).map(|t| AtomicU64::new(t * stretch)).collect();
         let work = |own: u64| {
             let mut worker = Worker::new(self);
             for t in (own..threads).chain(0..own) {
                 let end = ((t + 1) * stretch).min(blocks);
-                while fault.load(Ordering::Relaxed) == 0 {
+                while blocks < all || fault.load(Ordering::Relaxed) == 0 {
                     let n = next[t as usize].fetch_add(1, Ordering::Relaxed);
                     if n >= end {
                         break;
                     }
                     worker.start(order.as_ref().map_or(n, |o| o[n as usize]));
-                    if let Err(code) = worker.finish() {
-                        fault.store(code, Ordering::Relaxed);
+                    // Of a sample that reads garbage, one block ends and the others go on.
+                    if let Err(code) = worker.finish()
+                        && fault.fetch_max(code, Ordering::Relaxed) == 0
+                        && blocks == all
+                    {
+                        break;
                     }
+                    worker.hand_over(n);
                 }
+            }
+            if blocks < all {
+                worker.note_buffers();
             }
             lock(&total).add(&worker.counts);
         };
@@ -182,17 +193,36 @@ impl Launch<'_> {
                 (0..threads).for_each(|t| drop(scope.spawn(move || work(t))));
             });
         }
-        let counts = total
+        let mut counts = total
             .into_inner()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match fault.into_inner() {
-            0 => Ok(counts),
-            code => Err((counts, code)),
+        if blocks < all {
+            counts.scale(blocks, all);
+        }
+        (counts, fault.into_inner())
+    }
+
+    /// The blocks to run, where they are not all of them as numbered.
+    fn order(&self, blocks: u64) -> Option<Vec<u64>> {
+        let sample = self.options.sample;
+        if sample > 0 && sample < blocks {
+            // Evenly, the first and the last among them.
+            let steps = (sample - 1).max(1);
+            return Some((0..sample).map(|n| n * (blocks - 1) / steps).collect());
+        }
+        match self.options.order {
+            Order::Forward => None,
+            Order::Reverse => Some((0..blocks).rev().collect()),
+            Order::Random(mut seed) => {
+                let mut order: Vec<u64> = (0..blocks).collect();
+                shuffle(&mut order, &mut seed);
+                Some(order)
+            }
         }
     }
 
     /// All blocks at once, a round each in turn.
-    fn together(&self, blocks: u64) -> Result<Counts, (Counts, u32)> {
+    fn together(&self, blocks: u64) -> (Counts, u32) {
         let mut workers: Vec<Worker<'_>> = (0..blocks)
             .map(|n| {
                 let mut worker = Worker::new(self);
@@ -212,14 +242,11 @@ impl Launch<'_> {
             }
         }
         let mut total = Counts::new(self.kernel);
-        for worker in &mut workers {
+        for (n, worker) in workers.iter_mut().enumerate() {
             total.add(&worker.counts);
+            worker.hand_over(n as u64);
         }
         total.blocks = blocks;
-        if fault == 0 {
-            Ok(total)
-        } else {
-            Err((total, fault))
-        }
+        (total, fault)
     }
 }

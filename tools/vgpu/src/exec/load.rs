@@ -99,6 +99,9 @@ impl<T: Element, const N: usize, const S: u8> Body for Store<T, N, S> {
             Ok(plan) => plan,
             Err(flow) => return flow,
         };
+        if !cx.block.rewrites.is_empty() {
+            judge::<T, N>(cx, i, &plan);
+        }
         let mut bad = 0;
         for j in 0..N {
             let v = cx.get::<T::Row>(cx.item(i, j as u32));
@@ -127,6 +130,28 @@ impl<T: Element, const N: usize, const S: u8> Body for Store<T, N, S> {
         }
         Flow::Next
     }
+}
+
+/// Stores over another warp's: the lanes whose value is there already do no harm.
+#[cold]
+#[inline(never)]
+fn judge<T: Element, const N: usize>(cx: &mut Cx<'_>, i: &Inst, plan: &Plan) {
+    let mut same = FULL;
+    for j in 0..N {
+        let v = cx.get::<T::Row>(cx.item(i, j as u32));
+        for r in &cx.block.rewrites {
+            let at = match plan {
+                Plan::Run(at) => at.wrapping_add(r.lane * N * size_of::<T>()),
+                Plan::Lanes(at) => at[r.lane],
+            };
+            // SAFETY: the plan's bytes are there.
+            let old = unsafe { at.cast::<T>().add(j).read_unaligned() };
+            if old != T::down(v[r.lane]) {
+                same &= !(1 << r.lane);
+            }
+        }
+    }
+    cx.judge_rewrites(same);
 }
 
 /// `ld.param` of a kernel's parameter: the same for all lanes.

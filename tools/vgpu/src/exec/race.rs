@@ -281,7 +281,41 @@ pub fn global(cx: &mut Cx<'_>, region: &Region, address: u64, bytes: u32, lane: 
     }
 }
 
+/// A store over another warp's.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub struct Rewrite {
+    pub lane: usize,
+    pub offset: u32,
+    pub wrong: Wrong,
+}
+
 impl Cx<'_> {
+    /// Records what is wrong with a store to shared memory; whether a second store is wrong depends on its value.
+    #[cold]
+    pub fn store_wrong(&mut self, wrong: Wrong, lane: usize, offset: u32) {
+        if matches!(wrong, Wrong::AfterWrite(..)) {
+            self.block.rewrites.push(Rewrite {
+                lane,
+                offset,
+                wrong,
+            });
+        } else {
+            self.shared_wrong(wrong, lane, offset, "write");
+        }
+    }
+
+    /// Drops the second stores whose lanes are in `same`, and reports the others.
+    #[cold]
+    #[inline(never)]
+    pub fn judge_rewrites(&mut self, same: u32) {
+        for r in std::mem::take(&mut self.block.rewrites) {
+            if same >> r.lane & 1 == 0 {
+                self.shared_wrong(r.wrong, r.lane, r.offset, "write");
+            }
+        }
+    }
+
     /// Records what is wrong with an access to shared memory.
     #[cold]
     pub fn shared_wrong(&mut self, wrong: Wrong, lane: usize, offset: u32, what: &str) {

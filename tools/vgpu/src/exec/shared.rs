@@ -53,7 +53,7 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
     let w = cx.warp.index as usize;
     let watch = &mut cx.block.watch;
     let shift = watch.shift;
-    let mut wrong = None;
+    let (mut wrong, mut second) = (None, Vec::new());
     let (mut at, mut lane) = (first, 0);
     while lane < 32 {
         let (from, to) = (
@@ -64,14 +64,24 @@ fn run(cx: &mut Cx<'_>, first: u32, bytes: u32, how: Use) {
             Use::Read => watch.read(w, lane, from, to),
             _ => watch.write(w, lane, from, to, how, None),
         };
-        if let (Some(found), None) = (found, wrong) {
-            wrong = Some((found, lane, at));
+        if how == Use::Atomic {
+            watch.mark_atomic(w, from, to);
+        }
+        if let Some(found) = found {
+            if how == Use::Write {
+                second.push((found, lane, at));
+            } else {
+                wrong = wrong.or(Some((found, lane, at)));
+            }
         }
         at += bytes;
         lane += 1;
     }
     if let Some((wrong, lane, at)) = wrong {
         cx.shared_wrong(wrong, lane as usize, at, verb(how));
+    }
+    for (wrong, lane, at) in second {
+        cx.store_wrong(wrong, lane as usize, at);
     }
 }
 
@@ -92,10 +102,9 @@ fn uninitialised(cx: &mut Cx<'_>, first: u32, bytes: u32) {
             cx.block.valid[at..at + bytes as usize].fill(1);
             // What a copy will bring is the in-flight check's business.
             let shift = cx.block.watch.shift;
-            if !cx
-                .block
-                .watch
-                .in_flight(at >> shift, ((at + bytes as usize - 1) >> shift) + 1)
+            let last = (at + bytes as usize - 1) >> shift;
+            if !cx.block.watch.in_flight(at >> shift, last + 1)
+                && !cx.launch.options.shared_unwritten
             {
                 cx.find(
                     Kind::Uninitialised,
@@ -150,7 +159,7 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
         valid.fill(1);
     } else if valid.contains(&0) {
         valid.fill(1);
-        if !cx.block.watch.in_flight(from, to) {
+        if !cx.block.watch.in_flight(from, to) && !cx.launch.options.shared_unwritten {
             cx.find(
                 Kind::Uninitialised,
                 lane,
@@ -166,8 +175,10 @@ pub fn lane(cx: &mut Cx<'_>, at: usize, bytes: u32, code: u32, how: Use) {
     if how == Use::Atomic {
         watch.mark_atomic(w, from, to);
     }
-    if let Some(wrong) = wrong {
-        cx.shared_wrong(wrong, lane, at as u32, verb(how));
+    match wrong {
+        Some(wrong) if how == Use::Write => cx.store_wrong(wrong, lane, at as u32),
+        Some(wrong) => cx.shared_wrong(wrong, lane, at as u32, verb(how)),
+        None => {}
     }
 }
 

@@ -99,6 +99,7 @@ pub unsafe fn stmatrix(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
                 Err(flow) => return flow,
             };
             shared::lane(cx, at, 16, l as u32, Use::Write);
+            cx.judge_rewrites(0);
             for c in 0..8 {
                 let half = if i.imm & TRANS != 0 {
                     v[4 * c + r / 2] >> (16 * (r % 2))
@@ -126,6 +127,10 @@ pub trait Format: 'static {
 pub struct Brain;
 /// f16 pairs.
 pub struct Ieee;
+/// e4m3, four in a register.
+pub struct E4m3;
+/// e5m2, four in a register.
+pub struct E5m2;
 /// TF32 singles.
 pub struct Tensor32;
 
@@ -145,6 +150,22 @@ impl Format for Ieee {
     }
 }
 
+impl Format for E4m3 {
+    const PACK: usize = 4;
+    #[inline(always)]
+    fn at(r: u32, n: usize) -> f32 {
+        super::eight::e4m3_to_f32(r >> (8 * n))
+    }
+}
+
+impl Format for E5m2 {
+    const PACK: usize = 4;
+    #[inline(always)]
+    fn at(r: u32, n: usize) -> f32 {
+        super::eight::e5m2_to_f32(r >> (8 * n))
+    }
+}
+
 impl Format for Tensor32 {
     const PACK: usize = 1;
     #[inline(always)]
@@ -153,10 +174,10 @@ impl Format for Tensor32 {
     }
 }
 
-/// `mma.sync` m16n8, K deep, C and D in f32 or (`H`) f16. List: D, A, B, C.
-struct Mma<F, const K: usize, const H: bool>(PhantomData<F>);
+/// `mma.sync` m16n8, K deep, A of `F` and B of `G`, C and D in f32 or (`H`) f16. List: D, A, B, C.
+struct Mma<F, G, const K: usize, const H: bool>(PhantomData<(F, G)>);
 
-impl<F: Format, const K: usize, const H: bool> Mma<F, K, H> {
+impl<F: Format, G: Format, const K: usize, const H: bool> Mma<F, G, K, H> {
     /// Columns of A that one register holds.
     const STEP: usize = 4 * F::PACK;
 
@@ -185,7 +206,7 @@ impl<F: Format, const K: usize, const H: bool> Mma<F, K, H> {
             for t in 0..4 {
                 for n in 0..F::PACK {
                     for g in 0..8 {
-                        b[Self::STEP * part + t * F::PACK + n][g] = F::at(v[4 * g + t], n);
+                        b[Self::STEP * part + t * F::PACK + n][g] = G::at(v[4 * g + t], n);
                     }
                 }
             }
@@ -245,7 +266,7 @@ impl<F: Format, const K: usize, const H: bool> Mma<F, K, H> {
     }
 }
 
-impl<F: Format, const K: usize, const H: bool> Body for Mma<F, K, H> {
+impl<F: Format, G: Format, const K: usize, const H: bool> Body for Mma<F, G, K, H> {
     #[inline(always)]
     unsafe fn run(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         if m != FULL && cx.members(FULL, m).is_none() {
@@ -340,20 +361,32 @@ fn find_nan<const K: usize>(
     }
 }
 
-/// The `mma` for element types, depth, and f16 accumulators; with the registers of D, A, B, C.
-pub fn mma(element: &str, k: u32, half: bool) -> Option<(Run, [usize; 4])> {
-    let run = match (element, k, half) {
-        ("bf16", 16, false) => pick::<Mma<Brain, 16, false>>(),
-        ("bf16", 8, false) => pick::<Mma<Brain, 8, false>>(),
-        ("f16", 16, false) => pick::<Mma<Ieee, 16, false>>(),
-        ("f16", 8, false) => pick::<Mma<Ieee, 8, false>>(),
-        ("f16", 16, true) => pick::<Mma<Ieee, 16, true>>(),
-        ("f16", 8, true) => pick::<Mma<Ieee, 8, true>>(),
-        ("tf32", 8, false) => pick::<Mma<Tensor32, 8, false>>(),
-        ("tf32", 4, false) => pick::<Mma<Tensor32, 4, false>>(),
+/// The `mma` for A's and B's element types, depth, and f16 accumulators; with the registers of D, A, B, C.
+pub fn mma(a: &str, b: &str, k: u32, half: bool) -> Option<(Run, [usize; 4])> {
+    let run = match (a, b, k, half) {
+        ("bf16", "bf16", 16, false) => pick::<Mma<Brain, Brain, 16, false>>(),
+        ("bf16", "bf16", 8, false) => pick::<Mma<Brain, Brain, 8, false>>(),
+        ("f16", "f16", 16, false) => pick::<Mma<Ieee, Ieee, 16, false>>(),
+        ("f16", "f16", 8, false) => pick::<Mma<Ieee, Ieee, 8, false>>(),
+        ("f16", "f16", 16, true) => pick::<Mma<Ieee, Ieee, 16, true>>(),
+        ("f16", "f16", 8, true) => pick::<Mma<Ieee, Ieee, 8, true>>(),
+        ("tf32", "tf32", 8, false) => pick::<Mma<Tensor32, Tensor32, 8, false>>(),
+        ("tf32", "tf32", 4, false) => pick::<Mma<Tensor32, Tensor32, 4, false>>(),
+        ("e4m3", "e4m3", 32, false) => pick::<Mma<E4m3, E4m3, 32, false>>(),
+        ("e4m3", "e5m2", 32, false) => pick::<Mma<E4m3, E5m2, 32, false>>(),
+        ("e5m2", "e4m3", 32, false) => pick::<Mma<E5m2, E4m3, 32, false>>(),
+        ("e5m2", "e5m2", 32, false) => pick::<Mma<E5m2, E5m2, 32, false>>(),
+        ("e4m3", "e4m3", 32, true) => pick::<Mma<E4m3, E4m3, 32, true>>(),
+        ("e5m2", "e5m2", 32, true) => pick::<Mma<E5m2, E5m2, 32, true>>(),
+        ("e4m3", "e4m3", 16, false) => pick::<Mma<E4m3, E4m3, 16, false>>(),
+        ("e5m2", "e5m2", 16, false) => pick::<Mma<E5m2, E5m2, 16, false>>(),
         _ => return None,
     };
-    let step = if element == "tf32" { 4 } else { 8 };
+    let step = match a {
+        "tf32" => 4,
+        "e4m3" | "e5m2" => 16,
+        _ => 8,
+    };
     let c = if half { 2 } else { 4 };
     Some((run, [c, 2 * k as usize / step, k as usize / step, c]))
 }

@@ -237,6 +237,34 @@ fn comparisons() {
 }
 
 #[test]
+fn pairs_compare_half_by_half() {
+    for (t, one) in [(F16, 0x3c00u64), (BF16, 0x3f80)] {
+        let pairs: Vec<u64> = t.edges().windows(2).map(|w| w[0] << 16 | w[1]).collect();
+        for (op, f) in [("eq", 0), ("lt", 1), ("neu", 2), ("nan", 3)] {
+            let holds = |a: u64, b: u64| {
+                let (a, b) = (t.value(a & 0xffff), t.value(b & 0xffff));
+                [a == b, a < b, a != b, a.is_nan() || b.is_nan()][f]
+            };
+            for (to, yes) in [(format!("{}x2", t.name), one), ("u32".to_owned(), 0xffff)] {
+                same(
+                    &format!("set.{op}.{to}.{}x2", t.name),
+                    "b32",
+                    &["b32"; 2],
+                    &pairs,
+                    Bits,
+                    |v| {
+                        let half = |shift: u32| {
+                            u64::from(holds(v[0] >> shift, v[1] >> shift)) * yes << shift
+                        };
+                        half(16) | half(0)
+                    },
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn functions() {
     for (t, name) in [
         (F16, "ex2.approx"),

@@ -111,7 +111,7 @@ fn upload(m: &mut Machine, values: &[u64]) -> u64 {
     m.upload(&bytes).unwrap()
 }
 
-/// Adds a form to the file that `VGPU_FORMS` names, to count them.
+/// Adds a form and its test to the file that `VGPU_FORMS` names: `tools/vgpu/forms` makes a table of them.
 pub fn log(op: &str) {
     use std::io::Write;
     if let Ok(path) = std::env::var("VGPU_FORMS") {
@@ -119,7 +119,8 @@ pub fn log(op: &str) {
             .create(true)
             .append(true)
             .open(path);
-        writeln!(file.unwrap(), "{op}").unwrap();
+        let thread = std::thread::current();
+        writeln!(file.unwrap(), "{op}\t{}", thread.name().unwrap_or("")).unwrap();
     }
 }
 

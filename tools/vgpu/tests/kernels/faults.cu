@@ -1,6 +1,7 @@
 // Pairs of kernels: `bad_X` does one thing wrong, `good_X` is its corrected twin.
 // All take a (256 floats, written), b (256 floats, nobody has written), n = 256.
 typedef unsigned int u32;
+typedef unsigned long long u64;
 #define T ((int)threadIdx.x)
 #define I ((int)(blockIdx.x * blockDim.x + threadIdx.x))
 #define K(name) extern "C" __global__ void name(float *a, float *b, int n)
@@ -45,8 +46,17 @@ K(good_uninit_shared) { __shared__ float s[64]; s[T] = a[I]; __syncthreads(); b[
 K(bad_race_read) { __shared__ float s[64]; s[T] = a[I]; b[I] = s[63 - T]; }
 K(good_race_read) { __shared__ float s[64]; s[T] = a[I]; __syncthreads(); b[I] = s[63 - T]; }
 
-K(bad_race_write) { __shared__ float s[32]; s[T & 31] = a[I]; __syncthreads(); b[I] = s[T & 31]; }
+K(bad_race_write) { __shared__ float s[32]; s[T & 31] = a[I] + T; __syncthreads(); b[I] = s[T & 31]; }
 K(good_race_write) { __shared__ float s[32]; if (T < 32) s[T] = a[I]; __syncthreads(); b[I] = s[T & 31]; }
+
+// Two warps store one value: harmless. Two values: a race.
+K(bad_race_value) { __shared__ float s[32]; s[T & 31] = (float)T; __syncthreads(); b[I] = s[T & 31]; }
+K(good_race_value) { __shared__ float s[32]; s[T & 31] = (float)(T & 31); __syncthreads(); b[I] = s[T & 31]; }
+
+// Both warps add to the same words, one behind the other.
+#define RACE_ADD(ADD) { __shared__ float s[32]; if (T < 32) s[T] = 0; __syncthreads(); ADD; __syncthreads(); b[I] = s[T & 31]; }
+K(bad_race_add) RACE_ADD(s[T & 31] += a[I])
+K(good_race_add) RACE_ADD(atomicAdd(s + (T & 31), a[I]))
 
 K(bad_race_reuse) {
     __shared__ float s[64];
@@ -171,6 +181,57 @@ K(good_async_refill) {
     copy16(s + 4 * T, a + 4 * T); COMMIT; WAIT(0); __syncthreads();
     b[T] = x + s[T];
 }
+
+// Barriers in shared memory. Everybody stores, arrives, waits, and reads what the other warp has stored.
+__device__ __forceinline__ void mb_init(u64 *bar, u32 n) {
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(bar)), "r"(n) : "memory");
+}
+__device__ __forceinline__ u64 mb_arrive(u64 *bar) {
+    u64 state;
+    asm volatile("mbarrier.arrive.shared.b64 %0, [%1];" : "=l"(state) : "r"(shared_address(bar)) : "memory");
+    return state;
+}
+__device__ __forceinline__ void mb_wait(u64 *bar, u64 state) {
+    u32 done;
+    do {
+        asm volatile("{ .reg .pred p; mbarrier.test_wait.shared.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+                     : "=r"(done) : "r"(shared_address(bar)), "l"(state) : "memory");
+    } while (!done);
+}
+#define MB(INIT, AGAIN, WAIT_)                                  \
+    {                                                           \
+        __shared__ float s[64];                                 \
+        __shared__ u64 bar;                                     \
+        if (INIT && T == 0) mb_init(&bar, INIT);                \
+        __syncthreads();                                        \
+        s[T] = a[I];                                            \
+        u64 state = mb_arrive(&bar);                            \
+        if (AGAIN) { __syncthreads(); if (T == 0) asm volatile("mbarrier.arrive.noComplete.shared.b64 _, [%0], %1;" ::"r"(shared_address(&bar)), "r"(AGAIN) : "memory"); } \
+        if (WAIT_) mb_wait(&bar, state);                        \
+        b[I] = s[63 - T];                                       \
+    }
+K(bad_mbarrier_init) MB(0, 0, 1)
+K(good_mbarrier_init) MB(64, 0, 1)
+K(bad_mbarrier_count) MB(64, 64, 1)
+K(good_mbarrier_count) MB(64, 63, 1)
+K(bad_mbarrier_wait) MB(64, 0, 0)
+K(good_mbarrier_wait) MB(64, 0, 1)
+K(bad_mbarrier_never) MB(65, 0, 1)
+K(good_mbarrier_never) MB(64, 0, 1)
+
+#define MB_COPY(WAIT_)                                                                                               \
+    {                                                                                                                \
+        __shared__ __align__(16) float s[256];                                                                       \
+        __shared__ u64 bar;                                                                                          \
+        if (T == 0) mb_init(&bar, 64);                                                                               \
+        __syncthreads();                                                                                             \
+        copy16(s + 4 * T, a + 4 * T);                                                                                \
+        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(&bar)) : "memory");      \
+        if (WAIT_) asm volatile("{ .reg .pred p; L: mbarrier.try_wait.parity.shared.b64 p, [%0], 0; @!p bra L; }" ::"r"(shared_address(&bar)) : "memory"); \
+        b[T] = s[255 - 4 * T];                                                                                       \
+    }
+K(bad_mbarrier_copy) MB_COPY(0)
+K(good_mbarrier_copy) MB_COPY(1)
 
 K(bad_global_write) { if (T == 0) b[0] = (float)blockIdx.x; }
 K(good_global_write) { if (T == 0) atomicAdd(a, (float)blockIdx.x); }
