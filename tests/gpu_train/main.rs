@@ -50,6 +50,7 @@ fn gpu(precision: Precision, graph: bool) -> Device {
             cuda,
             precision,
             graph,
+            nvtx: None,
             progress: Arc::new(|_, _| ()),
         }),
     }
