@@ -19,7 +19,16 @@
 // FLOPs 18 N H W K C. Bytes into a block and step: 64 (pixels + halo pixels) elements, for 73728 x pixels FLOPs.
 // Splits: as many as fill the multiprocessors once.
 //
-// @REGS@
+// Registers on sm_80, 86, 89, 90, 120 by ptxas (with norm and SiLU), never a spill; shared memory:
+//
+//   bf16 1x4x16    64.5 KiB   255 255 255 254 254
+//   bf16 1x8x8     61.5 KiB   254 254 254 252 254
+//   bf16 4x4x4     78 KiB     244 244 244 242 254
+//   tf32 1x4x8     69 KiB     255 255 255 255 255
+//   tf32 2x4x4     78 KiB     255 255 255 255 255
+//
+// Main loop of bf16 on sm_86: 3.3 mma per ldmatrix, about 2 other instructions per mma, 4 with norm and SiLU; no bank
+// conflicts.
 #include "conv2d_vector.cuh"
 
 // Elements per global access of x and dy.
