@@ -10,8 +10,10 @@
 // What is done to an operand on its way (the prologue) happens in place: after a thread's own copies have landed and
 // before the barrier that shows them to the others, each thread changes the vectors that it copied.
 //
-// Method: CUTLASS' multistage pipeline (sm_80), whose prologues work on registers instead. Of a 64x32 warp tile a step
-// is 16 mma to 6 ldmatrix, of a 64x64 tile 32 to 8.
+// Method: CUTLASS' multistage pipeline (sm_80), whose prologues work on registers instead. Two forms are used: 64x64 by
+// warps of 32x32 in four stages (32 KiB, three blocks a multiprocessor; 8 mma to 4 ldmatrix a step), and 128x128 by
+// warps of 64x64 in three (48 KiB, two blocks; 32 to 8). Registers on sm_80, 86, 89, 90 and 120: 79 to 140 of 170, and
+// 197 to 255 of 255; nothing spills, and the main loops meet no bank conflict.
 #pragma once
 #include "linear.cuh"
 #include "mma.cuh"

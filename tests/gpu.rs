@@ -1,6 +1,9 @@
 //! Every op on a CUDA device against a float64 oracle: the same cases as on the CPU, on a real device
 //! where there is one, else on the virtual GPU, which checks every access. Blocks and warps run in two
 //! orders, and the bits must not change.
+//!
+//! Nearly every program needs kernels of its own, and compiling takes longer than running: of each test's programs
+//! every third is taken, in f32 and, in turns, in tf32 or bf16. `GMMK_TEST_ALL=1` takes them all, in all three.
 
 // An unwrap that fails is a test that fails.
 #![allow(clippy::unwrap_used)]
@@ -9,14 +12,19 @@ mod oracle;
 
 use gmmk::device::cuda::{Cuda, Precision};
 use gmmk::device::{Device, Gpu};
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::path::Path;
 use std::sync::Arc;
 
 thread_local! {
     /// Each test has a stream of its own.
     static CUDA: OnceCell<Arc<Cuda>> = const { OnceCell::new() };
+    /// Number of this test's next program.
+    static PROGRAM: Cell<usize> = const { Cell::new(0) };
 }
+
+/// Of so many programs one is taken.
+const THIN: usize = 3;
 
 /// The device under test.
 fn cuda() -> Arc<Cuda> {
@@ -39,15 +47,31 @@ fn on_devices<T>(mut run: impl FnMut(Device) -> T) -> Vec<(String, T)> {
     results.into_iter().collect()
 }
 
-/// What `run` makes where products are tf32, and where maps are stored as bf16, with their unit roundoffs.
+/// Whether all programs are asked for.
+fn all() -> bool {
+    std::env::var_os("GMMK_TEST_ALL").is_some()
+}
+
+/// Whether this test's next program is one to run.
+fn takes() -> bool {
+    let number = PROGRAM.get();
+    PROGRAM.set(number + 1);
+    all() || number % THIN == 0
+}
+
+/// What `run` makes where products are tf32, or where maps are stored as bf16, with the unit roundoff.
 fn on_rough_devices<T>(mut run: impl FnMut(Device) -> T) -> Vec<(String, f64, T)> {
     let formats = [(Precision::Tf32, -11), (Precision::Bf16, -9)];
-    let results = formats.map(|(precision, exponent)| {
-        let result = run(in_precision(precision));
-        vgpu::harness::device().assert_clean();
-        (precision.name().to_string(), 2_f64.powi(exponent), result)
-    });
-    results.into_iter().collect()
+    let taken = (PROGRAM.get() / THIN) % formats.len();
+    let formats = formats.into_iter().enumerate();
+    formats
+        .filter(|(i, _)| all() || *i == taken)
+        .map(|(_, (precision, exponent))| {
+            let result = run(in_precision(precision));
+            vgpu::harness::device().assert_clean();
+            (precision.name().to_string(), 2_f64.powi(exponent), result)
+        })
+        .collect()
 }
 
 /// The device under test, in f32.

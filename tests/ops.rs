@@ -31,3 +31,8 @@ fn device(case: usize) -> Device {
 fn on_rough_devices<T>(_run: impl FnMut(Device) -> T) -> Vec<(String, f64, T)> {
     Vec::new()
 }
+
+/// Whether this test's next program is one to run: all of them.
+fn takes() -> bool {
+    true
+}
