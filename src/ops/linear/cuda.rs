@@ -331,29 +331,13 @@ impl LinearWgrad {
         };
         call.launch(entry, grid, form.threads, form.shared(), args);
         if splits > 1 {
-<<<<<<< HEAD
-            let args = Args::new()
-                .ptr(to[0])
-                .ptr(to[1])
-                .ptr(dw.pointer)
-                .ptr(db.pointer)
-                .u32(add[0].into())
-                .u32(add[1].into())
-                .int(splits);
-            reduce(call, kernel, args, [k, c]);
-=======
             let sums = [to, [dw.pointer, db.pointer]];
             launch_reduce(call, kernel, sums, add, [splits, k, c]);
->>>>>>> linear
         }
         Ok(())
     }
 }
 
-<<<<<<< HEAD
-/// Adds the partial gradients of a weight `[k, c]` and its bias in index order.
-fn reduce(call: &mut Call<'_>, kernel: Kernel, args: Args, [k, c]: [usize; 2]) {
-=======
 /// Adds the partial sums of dW and db, in order.
 fn launch_reduce(
     call: &mut Call<'_>,
@@ -362,15 +346,10 @@ fn launch_reduce(
     add: [bool; 2],
     [splits, k, c]: [usize; 3],
 ) {
->>>>>>> linear
     let kernel = Kernel {
         entry: "linear_wgrad_reduce",
         ..kernel
     };
-<<<<<<< HEAD
-    let grid = [(k * c + k).div_ceil(256), 1, 1];
-    call.launch(kernel, grid, 256, 0, args.u64((k * c) as u64).int(k));
-=======
     let pointers = parts.into_iter().chain(to);
     let args = pointers
         .fold(Args::new(), Args::ptr)
@@ -381,7 +360,6 @@ fn launch_reduce(
         .int(k);
     let grid = [(k * c + k).div_ceil(256), 1, 1];
     call.launch(kernel, grid, 256, 0, args);
->>>>>>> linear
 }
 
 fn define(form: Form, prologue: Prologue, [x, dy, dw]: [View; 3]) -> Kernel {
