@@ -138,7 +138,7 @@ fn contents(state: &mut State) -> Vec<Vec<u32>> {
 /// Two runs of `steps` steps from the same weights, one on the CPU.
 fn follows_the_cpu(classifier: ClassifierKind, latent: LatentKind, steps: u64) {
     let _alone = alone();
-    let setup = setup(classifier, latent, 2);
+    let setup = setup(classifier, latent, 1);
     let (mut host, mut device) = (begin(&setup), begin(&setup));
     let want = train(&setup, &cpu(), &mut host, 0..steps);
     let got = train(&setup, &gpu(Precision::F32, true), &mut device, 0..steps);
