@@ -61,7 +61,7 @@ fn takes() -> bool {
 
 /// What `run` makes where products are tf32, or where maps are stored as bf16, with the unit roundoff.
 fn on_rough_devices<T>(mut run: impl FnMut(Device) -> T) -> Vec<(String, f64, T)> {
-    let formats = [(Precision::Tf32, -11), (Precision::Bf16, -9)];
+    let formats = [(Precision::Tf32, -11), (Precision::Bf16, -8)];
     let taken = (PROGRAM.get() / THIN) % formats.len();
     let formats = formats.into_iter().enumerate();
     formats

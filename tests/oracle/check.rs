@@ -33,11 +33,11 @@ fn limit(program: &Program, elements: usize, roundoff: f64) -> f64 {
     program.slack * luck * 2.0 * ROUNDOFF * sums
 }
 
-/// Numbers that are stored, or multiplied, with a larger unit roundoff u: each op rounds two operands and a
-/// result, forward and twice on the way back; independent errors, in lengths, grow with the root of their
-/// number, and a gradient that nearly cancels doubles them.
+/// Numbers that are stored, or multiplied, with a larger unit roundoff u: rounding errors are u / sqrt(3) on
+/// average, each op rounds two operands and a result, forward and twice on the way back; independent errors,
+/// in lengths, grow with the root of their number, and a gradient that nearly cancels doubles them.
 fn rough_limit(program: &Program, elements: usize, roundoff: f64) -> f64 {
-    let roundings = 9.0 * (1.0 + program.steps.len() as f64);
+    let roundings = 3.0 * (1.0 + program.steps.len() as f64);
     let luck = 1.0 + 16.0 / elements as f64;
     program.slack * luck * 4.0 * roundoff * roundings.sqrt()
 }

@@ -168,10 +168,18 @@ fn record_conv(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, Tape
 
 /// Places of the parameters in their arenas, with unused room between them, and the arenas' size.
 fn offsets(program: &Program) -> (Vec<usize>, usize) {
-    let mut next = 3;
+    // Of every other program the windows begin where a model's do, and tensor cores can read them; the
+    // others' begin anywhere.
+    let aligned = program.label.len().is_multiple_of(2);
+    let mut next = if aligned { 16 } else { 3 };
     let starts = program.leaves.iter().map(|leaf| {
         let at = next;
-        next += if leaf.param { leaf.values.len() + 5 } else { 0 };
+        if leaf.param {
+            next += leaf.values.len() + 5;
+        }
+        if aligned {
+            next = next.next_multiple_of(16);
+        }
         at
     });
     (starts.collect(), next)
