@@ -15,26 +15,29 @@ use gmmk::train::tensors::restore;
 use gmmk::train::trainer::{Observer, Trainer};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// Steps of a run.
 const STEPS: u64 = 4;
 
-/// Stops a run after a number of steps.
-struct Stopper<'a> {
-    after: u64,
-    stop: &'a AtomicBool,
-}
+/// Hears nothing worth a word.
+struct Quiet;
 
-impl Observer for Stopper<'_> {
-    fn step(&mut self, step: u64, _: u64, _: f64, _: f64) {
-        self.stop.store(step >= self.after, Ordering::Relaxed);
-    }
+impl Observer for Quiet {
+    fn step(&mut self, _: u64, _: u64, _: f64, _: f64) {}
 
     fn logged(&mut self, _: &MetricsRow) {}
 
     fn note(&mut self, text: &str) {
         panic!("{text}");
+    }
+}
+
+fn config(steps: u64) -> RunConfig {
+    RunConfig {
+        batch: 1,
+        steps: Length::Steps(steps),
+        ..RunConfig::new(DataKind::Faces, "nano")
     }
 }
 
@@ -49,19 +52,14 @@ impl Runs {
         let folder = tempfile::tempdir().unwrap();
         let faces = ProceduralFaces::new(1, 12);
         let data = open_or_pack(&faces, 16, folder.path(), &mut |_| ()).unwrap();
-        let config = RunConfig {
-            batch: 1,
-            steps: Length::Steps(STEPS),
-            ..RunConfig::new(DataKind::Faces, "nano")
-        };
         Self {
-            setup: Setup::for_data(config, &data).unwrap(),
+            setup: Setup::for_data(config(STEPS), &data).unwrap(),
             data: Arc::new(data),
             folder,
         }
     }
 
-    /// Trains run `name` on each device up to the step named with it.
+    /// Trains run `name` on each device up to the step named with it, which ends it until it is made longer.
     fn train(&self, name: &str, parts: &[(&Device, u64)]) -> std::path::PathBuf {
         let path = self.folder.path().join(name);
         for (i, &(device, until)) in parts.iter().enumerate() {
@@ -74,13 +72,9 @@ impl Runs {
             }
             let last = (i > 0).then(|| Checkpoint::open(&resolve(&path).unwrap().path).unwrap());
             let data = self.data.clone();
-            let mut trainer = Trainer::new(&self.setup, &run, data, last.as_ref(), device).unwrap();
-            let stop = AtomicBool::new(false);
-            let mut stopper = Stopper {
-                after: until,
-                stop: &stop,
-            };
-            let outcome = trainer.train(&stop, &mut stopper).unwrap();
+            let setup = Setup::for_data(config(until), &data).unwrap();
+            let mut trainer = Trainer::new(&setup, &run, data, last.as_ref(), device).unwrap();
+            let outcome = trainer.train(&AtomicBool::new(false), &mut Quiet).unwrap();
             assert_eq!(outcome.step, until);
         }
         path.join("checkpoints").join(file_name(STEPS))
