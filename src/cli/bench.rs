@@ -1,6 +1,7 @@
 //! `gmmk bench`.
 
 mod data;
+mod kernels;
 mod ngmg;
 
 use super::device::{Choice, PrecisionName, Wish};
@@ -28,6 +29,8 @@ pub enum BenchCommand {
     Step(BenchArgs),
     /// Sampling steps: one prediction of the noise each
     Sample(BenchArgs),
+    /// The kernels of a training step on a GPU, each by its own time
+    Kernels(BenchArgs),
     /// Pictures: reading and packing, and handing out batches
     Data(data::DataArgs),
     /// Mixture mathematics: NGMG, its loss, expansions, distances
@@ -74,7 +77,7 @@ const STEPS: usize = 10;
 /// Runs `gmmk bench`.
 pub fn run(command: BenchCommand) -> Result<()> {
     let (args, training) = match &command {
-        BenchCommand::Step(args) => (args, true),
+        BenchCommand::Step(args) | BenchCommand::Kernels(args) => (args, true),
         BenchCommand::Sample(args) => (args, false),
         BenchCommand::Data(args) => return data::run(args),
         BenchCommand::Ngmg(args) => return ngmg::run(args),
@@ -97,6 +100,9 @@ pub fn run(command: BenchCommand) -> Result<()> {
     }
     .open()?;
     let memory = setup.check_memory(&device)?;
+    if matches!(command, BenchCommand::Kernels(_)) {
+        return kernels::run(args, &setup, &device, &name);
+    }
     let bench = Bench {
         args,
         setup: &setup,

@@ -3,6 +3,7 @@
 use super::config::RunConfig;
 use crate::data::Batch;
 use crate::device::Device;
+use crate::device::cuda::Launch;
 use crate::diffusion::generate::Conditioning;
 use crate::diffusion::schedule::Schedule;
 use crate::gmm::entropy::EntropyLoss;
@@ -21,6 +22,7 @@ use crate::tape::executable::{DeviceError, Executable};
 use crate::tape::plan::Plan;
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
+use std::time::Duration;
 
 /// A step cannot be recorded or planned.
 #[derive(Debug, thiserror::Error)]
@@ -343,6 +345,25 @@ impl TrainStep {
     ) -> Result<f64, DeviceError> {
         self.feed(batch, rates)?;
         Ok(self.exe.run_clocked(state, Arena::Params)?.as_secs_f64())
+    }
+
+    /// Runs a GPU's launches one by one on `batch`: the op, what was launched, the time it took.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn time_launches(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<Vec<(&'static str, Launch, Duration)>, DeviceError> {
+        self.feed(batch, rates)?;
+        let launches = self.exe.time_launches(state, Arena::Params)?;
+        let nodes = self.exe.tape().nodes();
+        let named = launches.into_iter();
+        Ok(named
+            .map(|(node, launch, time)| (nodes[node].op.name(), launch, time))
+            .collect())
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.

@@ -117,6 +117,18 @@ impl Program {
     /// # Errors
     /// The driver's.
     pub fn run_timed(&self, nodes: usize) -> Result<Vec<Duration>, CudaError> {
+        let mut times = vec![Duration::ZERO; nodes];
+        for ((node, _), time) in self.launches.iter().zip(self.time_launches()?) {
+            times[*node] += time;
+        }
+        Ok(times)
+    }
+
+    /// Runs all of them one by one, and waits: the time that each took on the device.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn time_launches(&self) -> Result<Vec<Duration>, CudaError> {
         self.cuda.bind()?;
         let stream = self.cuda.stream();
         let mark = || {
@@ -130,14 +142,15 @@ impl Program {
             marks.push(mark()?);
         }
         self.cuda.synchronize()?;
-        let mut times = vec![Duration::ZERO; nodes];
-        for ((node, _), pair) in self.launches.iter().zip(marks.windows(2)) {
-            let ms = self
-                .cuda
-                .check("time a kernel", pair[0].elapsed_ms(&pair[1]))?;
-            times[*node] += Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3);
-        }
-        Ok(times)
+        marks
+            .windows(2)
+            .map(|pair| {
+                let ms = self
+                    .cuda
+                    .check("time a kernel", pair[0].elapsed_ms(&pair[1]))?;
+                Ok(Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3))
+            })
+            .collect()
     }
 
     fn capture(&self) -> Result<Option<CudaGraph>, CudaError> {

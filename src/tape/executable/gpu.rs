@@ -236,6 +236,22 @@ impl GpuEngine {
         Ok(time)
     }
 
+    pub fn time_launches(
+        &mut self,
+        tape: &Tape,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Vec<(usize, Launch, Duration)>, DeviceError> {
+        let mut out = Vec::new();
+        self.with_program(tape, state, weights, |program, _| {
+            let times = program.time_launches()?;
+            let launches = program.launches().iter().zip(times);
+            out.extend(launches.map(|((node, launch), time)| (*node, launch.clone(), time)));
+            Ok(())
+        })?;
+        Ok(out)
+    }
+
     pub fn run_timed(
         &mut self,
         tape: &Tape,

@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::state::State;
 use super::{Arena, Kind, Tape, Var};
 use crate::device::Device;
-use crate::device::cuda::CudaError;
+use crate::device::cuda::{CudaError, Launch};
 use crate::device::pool::Pool;
 use cpu::CpuEngine;
 use gpu::GpuEngine;
@@ -141,6 +141,22 @@ impl Executable {
                 Ok(start.elapsed())
             }
             Engine::Gpu(gpu) => gpu.run_clocked(&self.tape, state, weights),
+        }
+    }
+
+    /// Runs every launch of a GPU once, and waits: its node's number, what was launched, the time it took.
+    /// Nothing on the CPU.
+    ///
+    /// # Errors
+    /// The GPU's.
+    pub fn time_launches(
+        &mut self,
+        state: &mut State,
+        weights: Arena,
+    ) -> Result<Vec<(usize, Launch, Duration)>, DeviceError> {
+        match &mut self.engine {
+            Engine::Cpu(_) => Ok(Vec::new()),
+            Engine::Gpu(gpu) => gpu.time_launches(&self.tape, state, weights),
         }
     }
 
