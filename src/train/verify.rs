@@ -420,10 +420,10 @@ fn check_gradients(
     state: &State,
     checks: &mut Vec<Check>,
 ) -> Result<(), VerifyError> {
-    let peer = &meta[limits.peer];
+    let (peer, share) = (&meta[limits.peer.0], limits.peer.1);
     let limit = f64::max(
         limits.gradient,
-        2.0 * peer["worst_grad_tensor"].as_f64().unwrap_or(0.0),
+        2.0 * share * peer["worst_grad_tensor"].as_f64().unwrap_or(0.0),
     );
     let want = reference.tensors("grads.safetensors")?;
     let (mut all_got, mut all_want) = (Vec::new(), Vec::new());
