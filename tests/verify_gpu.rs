@@ -58,41 +58,27 @@ fn is_met(name: &str, precision: Precision) {
     assert!(report.checks.len() > 100);
 }
 
-/// A module for each precision, a test for each reference.
+/// In f32 all references; in the others one with a preset's sizes, and one with odd ones and a classifier.
 macro_rules! references {
-    ($($module:ident: $precision:ident),*) => {$(
-        mod $module {
-            use super::{Precision, is_met};
-
-            #[test]
-            fn nano() {
-                is_met("unet_nano", Precision::$precision);
-            }
-
-            #[test]
-            fn nano_with_projections() {
-                is_met("unet_nano_proj", Precision::$precision);
-            }
-
-            #[test]
-            fn odd_sizes() {
-                is_met("unet_odd", Precision::$precision);
-            }
-
-            #[test]
-            fn odd_sizes_with_a_classifier() {
-                is_met("unet_odd_ngmg", Precision::$precision);
-            }
-
-            #[test]
-            fn odd_sizes_with_projections() {
-                is_met("unet_odd_proj", Precision::$precision);
-            }
+    ($($test:ident: $name:literal in $precision:ident;)*) => {$(
+        #[test]
+        fn $test() {
+            is_met($name, Precision::$precision);
         }
     )*};
 }
 
-references!(f32_references: F32, tf32_references: Tf32, bf16_references: Bf16);
+references! {
+    f32_nano: "unet_nano" in F32;
+    f32_nano_with_projections: "unet_nano_proj" in F32;
+    f32_odd_sizes: "unet_odd" in F32;
+    f32_odd_sizes_with_a_classifier: "unet_odd_ngmg" in F32;
+    f32_odd_sizes_with_projections: "unet_odd_proj" in F32;
+    tf32_nano: "unet_nano" in Tf32;
+    tf32_odd_sizes_with_a_classifier: "unet_odd_ngmg" in Tf32;
+    bf16_nano: "unet_nano" in Bf16;
+    bf16_odd_sizes_with_a_classifier: "unet_odd_ngmg" in Bf16;
+}
 
 /// Every node of a step, given the same inputs, makes what the CPU's op makes.
 fn nodes_agree(name: &str, precision: Precision, limit: f64) {
