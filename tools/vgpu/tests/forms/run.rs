@@ -120,7 +120,9 @@ pub fn log(op: &str) {
             .append(true)
             .open(path);
         let thread = std::thread::current();
-        writeln!(file.unwrap(), "{op}\t{}", thread.name().unwrap_or("")).unwrap();
+        // One write, so that the lines of tests side by side do not mix.
+        let line = format!("{op}\t{}\n", thread.name().unwrap_or(""));
+        file.unwrap().write_all(line.as_bytes()).unwrap();
     }
 }
 
