@@ -30,7 +30,10 @@ fn device(precision: Precision) -> Device {
 }
 
 fn reference(name: &str) -> Reference {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference");
+    // Where the test runs, which need not be where it was built.
+    let root = std::env::var("CARGO_MANIFEST_DIR");
+    let root = root.unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_string());
+    let folder = Path::new(&root).join("tests/reference");
     Reference::load(&folder.join(name)).unwrap()
 }
 

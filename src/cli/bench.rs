@@ -4,7 +4,7 @@ mod data;
 mod kernels;
 mod ngmg;
 
-use super::device::{Choice, PrecisionName, Wish};
+use super::device::{DeviceArgs, Wish};
 use super::terminal::say;
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -47,21 +47,11 @@ pub struct BenchArgs {
     /// Pictures per step
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=1 << 16))]
     batch: u64,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = Choice::Auto)]
-    device: Choice,
-    /// Number formats of a GPU [default: bf16, where there are tensor cores]
-    #[arg(long, value_enum)]
-    precision: Option<PrecisionName>,
-    /// Launch a GPU's kernels one by one, not as a graph
-    #[arg(long)]
-    no_graph: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Name the network's parts for NVIDIA's profilers: `nsys profile gmmk bench step --nvtx`
     #[arg(long)]
     nvtx: bool,
-    /// CPU threads; 0 is one per core
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
-    threads: u32,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -91,14 +81,11 @@ pub fn run(command: BenchCommand) -> Result<()> {
     let mut config = RunConfig::new(kind, &args.preset);
     config.batch = args.batch;
     let setup = Setup::new(config, if kind == DataKind::Cifar10 { 10 } else { 40 })?;
-    let (device, name) = Wish {
-        device: args.device,
-        precision: args.precision.map(Into::into),
-        no_graph: args.no_graph,
+    let wish = Wish {
         nvtx: args.nvtx,
-        threads: args.threads,
-    }
-    .open()?;
+        ..args.device.wish()
+    };
+    let (device, name) = wish.open()?;
     let memory = setup.check_memory(&device)?;
     if matches!(command, BenchCommand::Kernels(_)) {
         return kernels::run(args, &setup, &device, &name);

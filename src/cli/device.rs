@@ -2,7 +2,7 @@
 
 use super::terminal::warn;
 use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use clap::{Args, ValueEnum};
 use gmmk::data::default_cache_dir;
 use gmmk::device::cuda::{Cuda, CudaError, Nvrtc, Nvtx, Precision, probe};
 use gmmk::device::pool::Pool;
@@ -74,6 +74,36 @@ impl From<PrecisionName> for Precision {
             PrecisionName::F32 => Self::F32,
             PrecisionName::Tf32 => Self::Tf32,
             PrecisionName::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// The options of every command that computes.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct DeviceArgs {
+    /// Where to compute: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value_t = Choice::Auto)]
+    device: Choice,
+    /// Number formats of a GPU [default: bf16, where there are tensor cores]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
+    /// Launch a GPU's kernels one by one, not as a graph
+    #[arg(long)]
+    no_graph: bool,
+    /// CPU threads; 0 is one per core
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
+    threads: u32,
+}
+
+impl DeviceArgs {
+    /// What they ask for.
+    pub fn wish(self) -> Wish {
+        Wish {
+            device: self.device,
+            precision: self.precision.map(Into::into),
+            no_graph: self.no_graph,
+            nvtx: false,
+            threads: self.threads,
         }
     }
 }

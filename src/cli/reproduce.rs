@@ -1,17 +1,16 @@
 //! `gmmk reproduce`: the paper's figures and tables.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use gmmk::device::pool::Pool;
 use gmmk::reproduce::{self, Context, Report, Scale};
 use gmmk::reproduce::{
     control, fig2, fig4, fig5, fig6, fig7, fig9, fig10, fig11, fig12, samplers, w1,
 };
 
+use super::device::DeviceArgs;
 use super::terminal::{self, duration, say, warn};
 
 /// What can be reproduced.
@@ -73,9 +72,8 @@ pub struct ReproduceArgs {
     /// Seed of all randomness
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Worker threads [default: one per processor]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Folder with data sets (fig4, fig5, fig6, fig7, fig9, fig12)
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -149,7 +147,7 @@ impl ReproduceArgs {
 /// Runs `gmmk reproduce`.
 pub fn run(args: ReproduceArgs) -> Result<()> {
     args.check()?;
-    let pool = Arc::new(Pool::new(args.threads.unwrap_or(0))?);
+    let (device, _) = args.device.wish().open()?;
     let out = args.out.display();
     std::fs::create_dir_all(&args.out).with_context(|| format!("--out {out}: cannot make it"))?;
     let mut reports = Vec::new();
@@ -159,7 +157,7 @@ pub fn run(args: ReproduceArgs) -> Result<()> {
             out: args.out.clone(),
             scale: if args.full { Scale::Full } else { Scale::Quick },
             seed: args.seed,
-            device: pool.clone().into(),
+            device: device.clone(),
             data: args.data.clone(),
             progress: &mut shown,
         };

@@ -1,7 +1,7 @@
 //! `gmmk sample`.
 
 use super::check_out;
-use super::device::{Choice, PrecisionName, Wish};
+use super::device::DeviceArgs;
 use super::terminal::{Progress, counted, say, stop_flag, warn};
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
@@ -83,36 +83,14 @@ pub struct SampleArgs {
     /// The sheet of pictures
     #[arg(long, value_name = "PNG")]
     out: PathBuf,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = Choice::Auto)]
-    device: Choice,
-    /// Number formats of a GPU [default: bf16, where there are tensor cores]
-    #[arg(long, value_enum)]
-    precision: Option<PrecisionName>,
-    /// Launch a GPU's kernels one by one, not as a graph
-    #[arg(long)]
-    no_graph: bool,
-    /// CPU threads; 0 is one per core
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
-    threads: u32,
+    #[command(flatten)]
+    device: DeviceArgs,
 }
 
 /// Pictures drawn at a time.
 const BATCH: usize = 16;
 /// Columns of a trajectory, at the most.
 const FRAMES: usize = 12;
-
-impl SampleArgs {
-    fn wish(&self) -> Wish {
-        Wish {
-            device: self.device,
-            precision: self.precision.map(Into::into),
-            no_graph: self.no_graph,
-            nvtx: false,
-            threads: self.threads,
-        }
-    }
-}
 
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
@@ -126,7 +104,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     let requests = requests(&args, &checkpoint)?;
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
     let plan = plan(&args, &setup)?;
-    let (device, _) = args.wish().open()?;
+    let (device, _) = args.device.wish().open()?;
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Ema] {
         state.allocate(arena, setup.net.table().elements())?;

@@ -1,6 +1,6 @@
 //! `gmmk verify`.
 
-use super::device::{Choice, PrecisionName, Wish};
+use super::device::DeviceArgs;
 use super::terminal::say;
 use anyhow::{Result, bail};
 use clap::Args;
@@ -18,18 +18,8 @@ pub struct VerifyArgs {
     /// A reference folder [default: the built-in one]
     #[arg(long, value_name = "DIR")]
     reference: Option<PathBuf>,
-    /// Where to compute: auto, cpu, cuda or cuda:N
-    #[arg(long, default_value_t = Choice::Auto)]
-    device: Choice,
-    /// Number formats of a GPU [default: bf16, where there are tensor cores]
-    #[arg(long, value_enum)]
-    precision: Option<PrecisionName>,
-    /// Launch a GPU's kernels one by one, not as a graph
-    #[arg(long)]
-    no_graph: bool,
-    /// CPU threads; 0 is one per core
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
-    threads: u32,
+    #[command(flatten)]
+    device: DeviceArgs,
     /// Compare every node of the step on a GPU with the CPU's op on the same inputs
     #[arg(long)]
     nodes: bool,
@@ -44,14 +34,7 @@ pub fn run(args: VerifyArgs) -> Result<()> {
         Some(dir) => Reference::load(dir)?,
         None => Reference::builtin(),
     };
-    let (device, name) = Wish {
-        device: args.device,
-        precision: args.precision.map(Into::into),
-        no_graph: args.no_graph,
-        nvtx: false,
-        threads: args.threads,
-    }
-    .open()?;
+    let (device, name) = args.device.wish().open()?;
     if args.nodes {
         return nodes(&args, &reference, &device, &name);
     }

@@ -86,11 +86,6 @@ impl Lowering {
         }
     }
 
-    /// The device.
-    pub fn cuda(&self) -> &Arc<Cuda> {
-        &self.cuda
-    }
-
     /// What was asked for, in order.
     pub fn requests(&self) -> &[Request] {
         &self.requests
@@ -164,11 +159,6 @@ impl Call<'_> {
     /// Input `i`.
     pub fn input(&self, i: usize) -> View {
         self.operands.inputs[i].0
-    }
-
-    /// Number of inputs.
-    pub fn inputs(&self) -> usize {
-        self.operands.inputs.len()
     }
 
     /// Input `i`, a parameter, in the working precision: its bf16 copy if there is one.

@@ -25,8 +25,6 @@ pub struct Limits {
     pub capability: u32,
     /// Shared memory that a block may have, bytes.
     pub shared_per_block: usize,
-    /// Shared memory of a multiprocessor, bytes.
-    pub shared_per_sm: usize,
     /// Device memory, bytes.
     pub memory: usize,
     /// Nominal clock, Hz.
@@ -110,9 +108,6 @@ impl Cuda {
             shared_per_block: attribute(
                 Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
             )?,
-            shared_per_sm: attribute(
-                Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
-            )?,
             memory: context.total_mem().map_err(failed)?,
             clock: 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? as f64,
         };
@@ -135,11 +130,6 @@ impl Cuda {
     /// What it can hold and do at once.
     pub fn limits(&self) -> &Limits {
         &self.limits
-    }
-
-    /// The compiler.
-    pub fn nvrtc(&self) -> &Nvrtc {
-        &self.nvrtc
     }
 
     /// The architecture that kernels are compiled for.
@@ -339,11 +329,6 @@ impl Cuda {
             )
         };
         self.check(&format!("launch {:?}", launch.kernel), result)
-    }
-
-    /// Files and bytes of the kernel cache, and where it is.
-    pub fn cache(&self) -> Option<&Cache> {
-        self.cache.as_ref()
     }
 }
 

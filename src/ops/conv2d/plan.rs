@@ -383,7 +383,6 @@ mod tests {
         sms: 128,
         capability: 89,
         shared_per_block: 99 << 10,
-        shared_per_sm: 100 << 10,
         memory: 24 << 30,
         clock: 2.52e9,
     };
