@@ -46,37 +46,12 @@
 #define TP TW
 #include "conv2d_vector.cuh"
 
-#ifndef DGRAD
-#define DGRAD 0
-#endif
-#ifndef DOWN
-#define DOWN 0
-#endif
-#ifndef RESIDUAL
-#define RESIDUAL 0
-#endif
-#ifndef BIAS
-#define BIAS (!DGRAD)
-#endif
-// Types of residual and biases.
-#ifndef TR
-#define TR TX
-#endif
-#ifndef TB
-#define TB TW
-#endif
-// Elements per global access: of x, the filter, y, the residual, w2.
+// Elements per global access: of x, the filter, w2.
 #ifndef VX
 #define VX 1
 #endif
 #ifndef VW
 #define VW 1
-#endif
-#ifndef VY
-#define VY 1
-#endif
-#ifndef VR
-#define VR 1
 #endif
 #ifndef VS
 #define VS 1
@@ -98,12 +73,7 @@ static_assert(COLUMNS == 4 || COLUMNS == 8 || COLUMNS == 16, "a fragment is 1, 2
 static_assert(PIXELS % WM == 0 || IMAGES == 1 || COLUMNS == 4, "a warp stays in one image");
 static_assert(3 * BN * 4 % THREADS == 0 && THREADS % (BN / V) == 0, "every thread copies as many filter vectors");
 
-struct Place {
-    int n, y, x;  // first image, row, column of the tile
-};
-struct Size {
-    int n, h, w;
-};
+#include "conv2d_epilogue.cuh"
 
 // Position of 16-byte chunk `chunk` of halo pixel (y, x) in its image.
 __device__ __forceinline__ int swizzle(int y, int x, int chunk) {
@@ -370,8 +340,7 @@ struct Warp {
         }
     }
 
-    // Sums as rows of f32, [pixel][BN] with a pitch that spreads the fragment's rows over the banks.
-    static constexpr int PITCH = BN + 8;
+    // Sums as rows of f32.
     __device__ __forceinline__ void stage(float *to, int first) const {
         int t = lane & 3, g = lane >> 2;
 #pragma unroll
@@ -382,94 +351,6 @@ struct Warp {
                 *reinterpret_cast<float2 *>(p) = make_float2(sums[m][n][0], sums[m][n][1]);
                 *reinterpret_cast<float2 *>(p + 8 * PITCH) = make_float2(sums[m][n][2], sums[m][n][3]);
             }
-    }
-};
-
-// What a thread of the epilogue does: OV channels of every STEP-th pixel.
-struct Epilogue {
-    static constexpr int OV = 16 / sizeof(TY), ROW = BN / OV, STEP = THREADS / ROW;
-    int column, left;  // first channel in the tile; channels of the tensor from there on
-    float bias[OV];
-
-    __device__ __forceinline__ Epilogue(const TB *b, const TB *b2, int k0, int results) {
-        column = threadIdx.x % ROW * OV;
-        left = results - k0 - column;
-#pragma unroll
-        for (int e = 0; e < OV; ++e) {
-            bias[e] = 0.f;
-            if (BIAS && e < left) bias[e] = to_f32(b[k0 + column + e]);
-            if (RESIDUAL == 3 && e < left) bias[e] += to_f32(b2[k0 + column + e]);
-        }
-    }
-
-    // Staged sums of a pixel. The halves of 8 channels are read in an order in which no two lanes share a bank.
-    __device__ __forceinline__ void read(float (&x)[OV], const float *row) const {
-        if constexpr (OV == 8) {
-            bool swap = column >> 5 & 1;
-            float lo[4], hi[4];
-            load<4>(row + column + (swap ? 4 : 0), lo);
-            load<4>(row + column + (swap ? 0 : 4), hi);
-#pragma unroll
-            for (int e = 0; e < 4; ++e) x[e] = swap ? hi[e] : lo[e], x[(e + 4) % OV] = swap ? lo[e] : hi[e];
-        } else {
-            load<OV>(row + column, x);
-        }
-    }
-
-    __device__ __forceinline__ void add_row(float (&x)[OV], const TR *p) const {
-        float r[OV];
-        if constexpr (VY == OV && (VR >= OV || VR * sizeof(TR) == 16)) {
-            load<OV>(p, r);
-        } else {
-#pragma unroll
-            for (int e = 0; e < OV; ++e) r[e] = e < left ? to_f32(p[e]) : 0.f;
-        }
-#pragma unroll
-        for (int e = 0; e < OV; ++e) x[e] += r[e];
-    }
-
-    __device__ __forceinline__ void write(TY *p, const float (&x)[OV]) const {
-        if constexpr (VY == OV) {
-            store<OV>(p, x);
-        } else {
-#pragma unroll
-            for (int e = 0; e < OV; ++e)
-                if (e < left) from_f32(p + e, x[e]);
-        }
-    }
-
-    // Pixels first .. first + COUNT of the tile, which lie staged at `rows`.
-    template <int COUNT>
-    __device__ __forceinline__ void run(const float *rows, int first, View<TY> y, View<const TR> residual, Place at,
-                                        Size size, int k0) const {
-        if (left <= 0) return;
-#pragma unroll 2
-        for (int i = threadIdx.x / ROW; i < (DOWN ? COUNT / 4 : COUNT); i += STEP) {
-            // DOWN: i counts blocks of 2x2 pixels, row by row.
-            constexpr int ACROSS = DOWN ? COLUMNS / 2 : COLUMNS, SCALE = DOWN ? 2 : 1, AREA = PIXELS / SCALE / SCALE;
-            int pixel = first / (SCALE * SCALE) + i, n = at.n + pixel / AREA;
-            int ty = pixel % AREA / ACROSS * SCALE, tx = pixel % ACROSS * SCALE, py = at.y + ty, px = at.x + tx;
-            if (n >= size.n || py >= size.h || px >= size.w) continue;
-            float x[OV];
-            if constexpr (DOWN) {
-                const float *row = rows + (pixel / AREA * PIXELS + ty * COLUMNS + tx - first) * Warp::PITCH;
-                float z[3][OV];
-                read(x, row);
-                read(z[0], row + Warp::PITCH);
-                read(z[1], row + COLUMNS * Warp::PITCH);
-                read(z[2], row + (COLUMNS + 1) * Warp::PITCH);
-#pragma unroll
-                for (int e = 0; e < OV; ++e) x[e] = (x[e] + z[0][e]) + (z[1][e] + z[2][e]);
-            } else {
-                read(x, rows + i * Warp::PITCH);
-            }
-#pragma unroll
-            for (int e = 0; e < OV; ++e) x[e] += bias[e];
-            int row = DOWN ? (py >> 1) * (size.w >> 1) + (px >> 1) : py * size.w + px;
-            int half = RESIDUAL == 2 ? (py >> 1) * (size.w >> 1) + (px >> 1) : row;
-            if (RESIDUAL == 1 || RESIDUAL == 2) add_row(x, residual.row(n, half) + k0 + column);
-            write(y.row(n, row) + k0 + column, x);
-        }
     }
 };
 
@@ -550,7 +431,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     }
 
     // As many pixels at a time as the copies' buffers hold.
-    constexpr int ROOM = (2 * HALO_BYTES + 2 * FILTER_BYTES) / (Warp::PITCH * 4);
+    constexpr int ROOM = (2 * HALO_BYTES + 2 * FILTER_BYTES) / (PITCH * 4);
     constexpr int COUNT = ROOM >= BM ? BM : ROOM >= BM / 2 ? BM / 2 : BM / 4;
     static_assert(COUNT % WM == 0 && COUNT <= ROOM, "a warp's sums are staged together");
     float *rows = reinterpret_cast<float *>(shared);
