@@ -42,6 +42,7 @@ __device__ __forceinline__ void copy_box(u32 to, const TensorMap &map, u32 barri
 }
 __device__ __forceinline__ void copy_box(u32 to, const TensorMap &map, u32 barrier, int a, int b, int c, int d) {
     asm volatile("cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes"
-                 " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to), "l"(&map), "r"(a), "r"(b), "r"(c), "r"(d), "r"(barrier)
+                 " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to),
+                 "l"(&map), "r"(a), "r"(b), "r"(c), "r"(d), "r"(barrier)
                  : "memory");
 }

@@ -1,14 +1,14 @@
 // 3x3 convolution (stride 1, zero padding 1) and its input gradient on Hopper's warpgroup products (sm_90a), bf16.
 //
-// The sums and the macros are those of conv2d.cu, but for the input, which comes activated (and doubled) already:
-// kernels/prologue_apply.cu. Channels of all tensors in eights. Maps (bulk.cuh), boxes innermost first:
+// The sums and the macros are those of conv2d.cu, but for the input, which comes activated (and doubled) already, from
+// norm_act of norm_pool.cu. Channels of all tensors in eights. Maps (bulk.cuh), boxes innermost first:
 //
 //   x       [N][H][W][C]     64 channels x HW x (ROWS + 2) x IMAGES
 //   w       [K][9][C]        64 channels x 1 tap x BN;   DGRAD [C][9][K]: 64 results x 1 tap x 64 channels
 //   source  [N][H][W][S]     as x, of the shortcut;      w2 [K][1][S]: as w
 //
-// A block makes IMAGES x ROWS x COLUMNS pixels by BN channels; blockIdx.x = pixel tile * K tiles + K tile. Pixels are cut
-// in squares of 8x8, the 64 rows of one product. Two warpgroups multiply, each half of the squares; one thread of a
+// A block makes IMAGES x ROWS x COLUMNS pixels by BN channels; blockIdx.x = pixel tile * K tiles + K tile. Pixels are
+// cut in squares of 8x8, the 64 rows of one product. Two warpgroups multiply, each half of the squares; one thread of a
 // further warp starts the copies of what they need.
 // Implicit GEMM with the reduction ordered (chunk of 64 channels, filter tap). In shared memory a pixel of a chunk is a
 // row of 128 bytes; the tile with a border of one pixel (the halo) is copied once per chunk, and the nine taps of a
@@ -42,8 +42,8 @@ constexpr int COPY = 4;
 
 static_assert(COLUMNS % 8 == 0 && ROWS % 8 == 0 && BM % 128 == 0 && BN % 64 == 0, "squares");
 
-// Where in the reduction: chunk of channels (from `chunks` on: of the shortcut), filter tap; and which buffers, in which
-// round.
+// Where in the reduction: chunk of channels (from `chunks` on: of the shortcut), filter tap; and which buffers, in
+// which round.
 struct Stage {
     int index = 0, chunk = 0, tap = 0, slot = 0, halo = 0;
     u32 round = 0, halo_round = 0;
@@ -155,7 +155,7 @@ struct Warpgroup {
         }
     }
 
-    // Products of a stage: byte offsets of its tap in the halos and of its filter in the ring. The first start the sums.
+    // Products of a stage: byte offsets of its tap in the halos and of its filter in the ring. The first start sums.
     __device__ __forceinline__ void stage(int tap, int ring, bool first) {
         products_begin();
 #pragma unroll

@@ -2,8 +2,8 @@
 //
 //   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] act[n,p+r-1,q+s-1,c],   db[k] = sum_{n,p,q} dy[n,p,q,k]
 //
-// act [N][H][W][C] is the activated (and doubled) input: kernels/prologue_apply.cu; dy [N][H][W][K]; part as in
-// conv2d_wgrad.cu. Channels in eights. Maps (bulk.cuh), boxes innermost first: act 64 C x HW x (ROWS + 2) x IMAGES, dy
+// act [N][H][W][C] is the activated (and doubled) input, from norm_act of norm_pool.cu; dy [N][H][W][K]; part as
+// in conv2d_wgrad.cu. Channels in eights. Maps (bulk.cuh), boxes innermost first: act 64 C x HW x (ROWS + 2) x IMAGES, dy
 // 64 K x 8 x 8 x 1.
 //
 // A block makes 64 K x 64 C x all nine taps over a contiguous range of pixel steps; blockIdx.x = K tile * C tiles + C
@@ -110,8 +110,8 @@ struct Range {
 };
 
 // The thread that copies: all steps. Barriers "full" at `barriers`, "empty" behind them.
-__device__ __forceinline__ void copy(u32 stages, u32 barriers, const TensorMap &x, const TensorMap &dy, const Size &size,
-                                     int c0, int k0) {
+__device__ __forceinline__ void copy(u32 stages, u32 barriers, const TensorMap &x, const TensorMap &dy,
+                                     const Size &size, int c0, int k0) {
     const Range range(size);
     Place at = range.first;
 #pragma unroll 1

@@ -1,12 +1,17 @@
 // Norm + SiLU + 2x2 mean, with the 2x2 mean of the raw input: the entry of a residual block that halves. And the
-// plain norm + activation.
+// plain norm + activation, for convolutions that cannot do it on their way in too (UPSAMPLE: doubled, for them).
 //
-// x: View<TX> [n, h, w, c]; norm_pool: y: View<TY>, raw: View<TR> [n, h / 2, w / 2, c]; norm_act: y like x.
-// Coefficients: norm.cuh. Grid: columns.cuh, with the rows of y. Reads x once, writes its outputs once.
+// x: View<TX> [n, h, w, c]; norm_pool: y: View<TY>, raw: View<TR> [n, h / 2, w / 2, c]; norm_act: y like x, or
+// [n, 2 h, 2 w, c]. Coefficients: norm.cuh. Grid: columns.cuh, with the rows of y (of norm_act: of x). Reads x once,
+// writes its outputs once.
 //
-// Macros: TX, TY, TR (raw), TG, TS, VN, SCALE_SHIFT, SILU = 0 | 1, VX = 1, 2, 4, 8.
+// Macros: TX, TY, TR (raw), TG, TS, VN, SCALE_SHIFT, SILU, UPSAMPLE = 0 | 1, VX = 1, 2, 4, 8.
 #include "columns.cuh"
 #include "norm.cuh"
+
+#ifndef UPSAMPLE
+#define UPSAMPLE 0
+#endif
 
 __device__ __forceinline__ float activate(float a, float x, float b) {
     float u = fmaf(a, x, b);
@@ -14,20 +19,26 @@ __device__ __forceinline__ float activate(float a, float x, float b) {
 }
 
 extern "C" __global__ void norm_act(View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
-                                    View<const TS> scale_shift, int c, int groups, View<TY> y, int rows, int lanes,
-                                    int blocks, int span) {
+                                    View<const TS> scale_shift, int c, int groups, View<TY> y, int rows, int w,
+                                    int lanes, int blocks, int span) {
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;
     float a[VX], b[VX], mean[VX], rstd[VX];
     norm.coefficients<VX>(at.n, at.channel, a, b, mean, rstd);
-#pragma unroll 2
+#pragma unroll 4
     for (int r = at.first + at.y; r < at.end; r += at.height) {
         float values[VX];
         load<VX>(x.row(at.n, r) + at.channel, values);
 #pragma unroll
         for (int v = 0; v < VX; ++v) values[v] = activate(a[v], values[v], b[v]);
-        store<VX>(y.row(at.n, r) + at.channel, values);
+        int top = UPSAMPLE ? r / w * 4 * w + r % w * 2 : r;
+        store<VX>(y.row(at.n, top) + at.channel, values);
+        if constexpr (UPSAMPLE) {
+            store<VX>(y.row(at.n, top + 1) + at.channel, values);
+            store<VX>(y.row(at.n, top + 2 * w) + at.channel, values);
+            store<VX>(y.row(at.n, top + 2 * w + 1) + at.channel, values);
+        }
     }
 }
 

@@ -55,7 +55,7 @@ __device__ __forceinline__ void multiply_async(float (&d)[32], u64 a, u64 b, int
                  : "l"(a), "l"(b), "r"(add), "n"(TA), "n"(TB_));
 }
 
-// d[64][128] += A[64][16] B[16][128], bf16 products, f32 sums; without `add` the products replace d. TA, TB_: transposed.
+// The same for d[64][128], B[16][128].
 template <int TA, int TB_>
 __device__ __forceinline__ void multiply_async(float (&d)[64], u64 a, u64 b, int add) {
     asm volatile("{ .reg .pred p; setp.ne.b32 p, %66, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"

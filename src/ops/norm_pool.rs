@@ -163,10 +163,9 @@ impl Op for NormPool {
             .flag("SILU", self.prologue.silu);
         let mut args = norm.args(Args::new().view(x)).view(y);
         if self.pool {
-            args = args.view(raw).int(y.rows()).int(x.shape[2]);
-        } else {
-            args = args.int(y.rows());
+            args = args.view(raw);
         }
+        args = args.int(y.rows()).int(x.shape[2]);
         call.launch(
             norm.define(kernel, vector),
             columns.grid(y.n()),

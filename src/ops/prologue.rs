@@ -6,7 +6,7 @@
 
 mod gpu;
 
-pub(super) use gpu::{NormArgs, table};
+pub(super) use gpu::{NormArgs, activated, table};
 
 use crate::device::call::Call;
 use crate::device::cuda;

@@ -1,6 +1,7 @@
 //! What an op sees when it is put on a CUDA device: once, when a program is planned, it says which
 //! kernels to launch on which memory. The launches are replayed ever after.
 
+use super::boxes::Boxes;
 use super::context::{Cuda, Limits};
 use super::error::CudaError;
 use super::kernel::{Args, Elem, Kernel, Launch, View};
@@ -224,6 +225,17 @@ impl Call<'_> {
             Err(error) => {
                 lowering.error.get_or_insert(error);
                 NOWHERE
+            }
+        }
+    }
+
+    /// The description of `boxes` that a kernel takes (a `TensorMap`), for [`Args::words`].
+    pub fn tensor_map(&mut self, boxes: &Boxes) -> [u64; 16] {
+        match self.lowering.cuda.tensor_map(boxes) {
+            Ok(words) => words,
+            Err(error) => {
+                self.lowering.error.get_or_insert(error);
+                [0; 16]
             }
         }
     }

@@ -1,5 +1,6 @@
 //! CUDA services: the device, its compiler, memory, launches and graphs. Knows no op and no tape.
 
+mod boxes;
 mod cache;
 mod call;
 mod context;
@@ -11,6 +12,7 @@ mod nvtx;
 mod program;
 mod staging;
 
+pub use boxes::Boxes;
 pub use cache::Cache;
 pub use call::{Call, Lowering, Operands, Precision, Request, Unsupported, stored};
 pub use context::{Cuda, Limits, architecture, probe};

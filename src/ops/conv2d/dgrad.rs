@@ -1,9 +1,9 @@
 //! Input gradient of a 3x3 convolution:
 //! `dact[n,h,w,c]` = sum_{r,s,k} `dy[n,h+1-r,w+1-s,k]` `w[k,r,s,c]`; behind a doubling, summed over 2x2.
 
-use super::launch;
 use super::plan::{Added, Conv, Source};
 use super::tile::Tiles;
+use super::wgmma;
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
@@ -78,21 +78,20 @@ impl Op for Conv2dDgrad {
     }
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        let (dy, dx) = (call.input(0), call.output(0));
         let conv = Conv {
-            source: Source {
-                x: call.input(0),
-                table: 0,
-                silu: false,
-                upsample: false,
-            },
+            source: Source::plain(dy),
             w: call.weight(1),
             bias: None,
             added: Added::None,
-            y: call.output(0),
+            y: dx,
             gradient: true,
             down: self.upsample,
         };
-        launch(call, conv.plan(&call.device(), call.precision()));
+        conv.launch(
+            call,
+            wgmma::suits(call, Prologue::default(), dy, &[Some(dx)]),
+        );
         Ok(())
     }
 }

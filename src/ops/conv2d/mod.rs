@@ -8,13 +8,14 @@
 mod dgrad;
 mod plan;
 mod tile;
+mod wgmma;
 mod wgrad;
 
 pub use dgrad::Conv2dDgrad;
 pub use wgrad::Conv2dWgrad;
 
 use super::linear::{self, Weights};
-use super::prologue::{self, Loader, NormVars, Prologue, gather, norm_operands};
+use super::prologue::{Loader, NormVars, Prologue, gather, norm_operands};
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
@@ -268,41 +269,33 @@ impl Op for Conv2d {
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
         let at = self.residual_at();
-        let x = call.input(0);
+        let y = call.output(0);
+        let added = match self.residual {
+            ResidualKind::None => Added::None,
+            ResidualKind::Plain => Added::Plain(call.input(at)),
+            ResidualKind::Doubled => Added::Doubled(call.input(at)),
+            ResidualKind::Shortcut => {
+                Added::Shortcut(call.input(at), call.weight(at + 1), call.weight(at + 2))
+            }
+        };
+        let from = match added {
+            Added::None => None,
+            Added::Plain(r) | Added::Doubled(r) | Added::Shortcut(r, ..) => Some(r),
+        };
+        let wgmma = wgmma::suits(call, self.prologue, call.input(0), &[Some(y), from])
+            && (self.prologue.norm.is_some() || !self.upsample);
         let conv = Conv {
-            source: Source {
-                x,
-                table: prologue::table(call, self.prologue.norm, 3, x.shape),
-                silu: self.prologue.silu,
-                upsample: self.upsample,
-            },
+            source: Source::new(call, self.prologue, 3, self.upsample, wgmma),
             w: call.weight(1),
             bias: Some(call.weight(2)),
-            added: match self.residual {
-                ResidualKind::None => Added::None,
-                ResidualKind::Plain => Added::Plain(call.input(at)),
-                ResidualKind::Doubled => Added::Doubled(call.input(at)),
-                ResidualKind::Shortcut => {
-                    Added::Shortcut(call.input(at), call.weight(at + 1), call.weight(at + 2))
-                }
-            },
-            y: call.output(0),
+            added,
+            y,
             gradient: false,
             down: false,
         };
-        launch(call, conv.plan(&call.device(), call.precision()));
+        conv.launch(call, wgmma);
         Ok(())
     }
-}
-
-fn launch(call: &mut cuda::Call<'_>, launch: cuda::Launch) {
-    call.launch(
-        launch.kernel,
-        launch.grid.map(|x| x as usize),
-        launch.threads as usize,
-        launch.shared,
-        launch.args,
-    );
 }
 
 struct Forward<'a> {

@@ -1,7 +1,9 @@
 //! Which CUDA kernel computes a convolution, with which tile, on which grid: a function of shapes, storage and
 //! device only, so that a program's launches (and the bits of its results) can be repeated.
 
-use crate::device::cuda::{Args, Elem, Kernel, Launch, Limits, Precision, View};
+use super::wgmma;
+use crate::device::cuda::{Args, Call, Elem, Kernel, Launch, Limits, Precision, View};
+use crate::ops::prologue::{self, Prologue};
 
 /// What is added to a convolution's output.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +29,39 @@ pub struct Source {
     pub silu: bool,
     /// Nearest-neighbour doubling after it.
     pub upsample: bool,
+}
+
+impl Source {
+    /// Input 0 of `call`, whose norm's operands are inputs from `first` on: with a table of coefficients, or
+    /// `activated` beforehand.
+    pub fn new(
+        call: &mut Call<'_>,
+        prologue: Prologue,
+        first: usize,
+        upsample: bool,
+        activated: bool,
+    ) -> Self {
+        if activated {
+            return Self::plain(prologue::activated(call, prologue, first, upsample));
+        }
+        let x = call.input(0);
+        Self {
+            x,
+            table: prologue::table(call, prologue.norm, first, x.shape),
+            silu: prologue.silu,
+            upsample,
+        }
+    }
+
+    /// `x` as it is.
+    pub fn plain(x: View) -> Self {
+        Self {
+            x,
+            table: 0,
+            silu: false,
+            upsample: false,
+        }
+    }
 }
 
 /// A convolution, or its input gradient: the same kernels, with the filter turned by 180 degrees.
@@ -66,6 +101,13 @@ pub struct Parts {
     pub splits: usize,
     /// Bytes of scratch for them.
     pub scratch: usize,
+}
+
+impl Parts {
+    /// Bytes of `splits` parts of a `[k, 3, 3, c]` gradient and its bias's.
+    pub fn scratch(splits: usize, c: usize, k: usize) -> usize {
+        4 * splits * ((9 * c + 1) * k).next_multiple_of(4)
+    }
 }
 
 /// A tile of `conv2d.cu`.
@@ -137,8 +179,19 @@ impl Form {
 }
 
 /// Tiles (images, rows, columns) that cover pictures (samples, height, width).
-fn tiles(tile: [usize; 3], size: [usize; 3]) -> usize {
+pub fn tiles(tile: [usize; 3], size: [usize; 3]) -> usize {
     size.iter().zip(tile).map(|(s, t)| s.div_ceil(t)).product()
+}
+
+/// Adds a planned launch.
+pub fn push(call: &mut Call<'_>, launch: Launch) {
+    call.launch(
+        launch.kernel,
+        launch.grid.map(|x| x as usize),
+        launch.threads as usize,
+        launch.shared,
+        launch.args,
+    );
 }
 
 /// A launch without arguments.
@@ -161,7 +214,8 @@ fn source(kernel: Kernel, source: &Source) -> Kernel {
         .flag("UPSAMPLE", source.upsample)
 }
 
-fn tile(kernel: Kernel, [images, rows, columns]: [usize; 3]) -> Kernel {
+/// The definitions of a tile.
+pub fn tile(kernel: Kernel, [images, rows, columns]: [usize; 3]) -> Kernel {
     kernel
         .define("IMAGES", images)
         .define("ROWS", rows)
@@ -170,14 +224,23 @@ fn tile(kernel: Kernel, [images, rows, columns]: [usize; 3]) -> Kernel {
 
 impl Conv {
     /// Samples, height and width of the convolution itself.
-    fn size(&self) -> [usize; 3] {
+    pub fn size(&self) -> [usize; 3] {
         let full = if self.gradient { self.source.x } else { self.y };
         let [n, h, w, _] = full.shape;
         [n, h, w]
     }
 
+    /// Launches it, with the kernels of `wgmma.rs` or those of this file.
+    pub fn launch(&self, call: &mut Call<'_>, wgmma: bool) {
+        if wgmma {
+            wgmma::launch(call, self);
+        } else {
+            push(call, self.plan(&call.device(), call.precision()));
+        }
+    }
+
     /// The launch, arguments and all.
-    pub fn plan(&self, device: &Limits, precision: Precision) -> Launch {
+    fn plan(&self, device: &Limits, precision: Precision) -> Launch {
         let mut launch = if precision == Precision::F32 || device.capability < 80 {
             self.simt()
         } else {
@@ -306,7 +369,7 @@ impl Wgrad {
         Parts {
             launch,
             splits,
-            scratch: 4 * splits * ((9 * c + 1) * k).next_multiple_of(4),
+            scratch: Parts::scratch(splits, c, k),
         }
     }
 
@@ -348,7 +411,7 @@ impl Wgrad {
 
 /// Parts of a sum whose `blocks` blocks find so many `places`: as many as fill them once, or up to three more if
 /// that leaves fewer places idle; at least eight steps each.
-fn splits(blocks: usize, places: usize, steps: usize) -> usize {
+pub fn splits(blocks: usize, places: usize, steps: usize) -> usize {
     let time = |splits: usize| (blocks * splits).div_ceil(places) as f64 / splits as f64;
     let first = (places / blocks).max(1);
     let more = first + 1..first + 4;

@@ -1,16 +1,16 @@
 //! Weight gradient of a 3x3 convolution:
 //! `dw[k,r,s,c]` = sum_{n,p,q} `dy[n,p,q,k]` act(x)`[n,p+r-1,q+s-1,c]`, `db[k]` = sum `dy[..,k]`.
 
-use super::launch;
-use super::plan::{self, Source, Wgrad};
+use super::plan::{self, Source, Wgrad, push};
 use super::tile::{Area, Tiles};
+use super::wgmma;
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, MAX_NR, Term};
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
 use crate::ops::linear::{Cut, add_columns, finish};
-use crate::ops::prologue::{self, Loader, Prologue};
+use crate::ops::prologue::{Loader, Prologue};
 use crate::tape::backward::Mode;
 use crate::tape::{Mismatch, Op, TensorType, Workspace};
 
@@ -77,25 +77,24 @@ impl Op for Conv2dWgrad {
     }
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
-        let x = call.input(0);
-        let wgrad = Wgrad {
-            source: Source {
-                x,
-                table: prologue::table(call, self.prologue.norm, 2, x.shape),
-                silu: self.prologue.silu,
-                upsample: self.upsample,
-            },
-            dy: call.input(1),
+        let dy = call.input(1);
+        let wgmma = wgmma::suits(call, self.prologue, call.input(0), &[Some(dy)])
+            && (self.prologue.norm.is_some() || !self.upsample);
+        let source = Source::new(call, self.prologue, 2, self.upsample, wgmma);
+        let wgrad = Wgrad { source, dy };
+        let parts = if wgmma {
+            wgmma::parts(call, &wgrad)
+        } else {
+            wgrad.plan(&call.device(), call.precision())
         };
-        let parts = wgrad.plan(&call.device(), call.precision());
         let address = call.scratch(parts.scratch);
         let outputs = [call.output(0), call.output(1)];
         let add = self.modes.map(|mode| mode == Mode::Add);
         let sum = plan::reduce(address, parts.splits, outputs, add);
         let mut first = parts.launch;
         first.args = first.args.ptr(address);
-        launch(call, first);
-        launch(call, sum);
+        push(call, first);
+        push(call, sum);
         Ok(())
     }
 }

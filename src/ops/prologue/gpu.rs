@@ -2,7 +2,7 @@
 
 use super::super::add::{launch_sum, number};
 use super::super::launch::{Columns, THREADS, channels_at_once};
-use super::{Norm, PrologueBackward};
+use super::{Norm, Prologue, PrologueBackward};
 use crate::device::cuda::{Args, Call, Elem, Kernel, View};
 use crate::tape::backward::{Mode, Resample};
 
@@ -75,6 +75,52 @@ pub fn table(call: &mut Call<'_>, norm: Option<Norm>, first: usize, shape: [usiz
         call.launch(kernel, grid, THREADS, 0, args);
     }
     ab
+}
+
+/// SiLU(a x + b) of the whole tensor `x`, doubled if `upsample` says so, as bf16; x itself where there is
+/// nothing to do. The norm's operands are inputs of `call` from `first` on, x is input 0. Made by the first
+/// node that asks.
+pub fn activated(call: &mut Call<'_>, prologue: Prologue, first: usize, upsample: bool) -> View {
+    let x = call.input(0);
+    if prologue.norm.is_none() && !upsample {
+        return x;
+    }
+    let [n, h, w, c] = x.shape;
+    let scale = if upsample { 2 } else { 1 };
+    let shape = [n, scale * h, scale * w, c];
+    let scale_shift = prologue.norm.is_some_and(|norm| norm.scale_shift);
+    let operands = first..first + 3 + usize::from(scale_shift);
+    let inputs: Vec<usize> = std::iter::once(0).chain(operands).collect();
+    let name = match (prologue.silu, upsample) {
+        (false, false) => "normed",
+        (true, false) => "activated",
+        (false, true) => "normed and doubled",
+        (true, true) => "activated and doubled",
+    };
+    let (address, new) = call.shared(name, &inputs, 2 * n * scale * h * scale * w * c);
+    let y = View::dense(address, Elem::Bf16, shape);
+    if new {
+        let norm = NormArgs::new(call, prologue.norm, first, c);
+        let vector = channels_at_once(&[x, y]);
+        let columns = Columns::new([n, h * w, c], vector, call.device());
+        let kernel = Kernel::new("norm_pool", "norm_act")
+            .define("TX", x.elem)
+            .define("TY", y.elem)
+            .define("TR", y.elem)
+            .define("VX", vector)
+            .flag("SILU", prologue.silu)
+            .flag("UPSAMPLE", upsample);
+        let args = norm.args(Args::new().view(x)).view(y).int(h * w).int(w);
+        let args = args.int(columns.lanes);
+        call.launch(
+            norm.define(kernel, vector),
+            columns.grid(n),
+            THREADS,
+            0,
+            args.int(columns.blocks).int(columns.span),
+        );
+    }
+    y
 }
 
 /// What the launches of a gradient share.
