@@ -105,6 +105,21 @@ pub struct Recipe<'a> {
     pub classifier: Option<&'a EntropyLoss>,
 }
 
+/// A kernel of a step on a GPU, and the time it took.
+#[derive(Clone, Debug)]
+pub struct TimedLaunch {
+    /// Name of its node's op.
+    pub op: &'static str,
+    /// Shapes that the node reads.
+    pub inputs: Vec<Vec<usize>>,
+    /// Shapes that the node writes.
+    pub outputs: Vec<Vec<usize>>,
+    /// Kernel, grid and arguments.
+    pub launch: Launch,
+    /// On the device.
+    pub time: Duration,
+}
+
 /// Results of a step that the host reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct StepResult {
@@ -347,7 +362,7 @@ impl TrainStep {
         Ok(self.exe.run_clocked(state, Arena::Params)?.as_secs_f64())
     }
 
-    /// Runs a GPU's launches one by one on `batch`: the op, what was launched, the time it took.
+    /// Runs a GPU's launches one by one on `batch`.
     ///
     /// # Errors
     /// The device's.
@@ -356,14 +371,22 @@ impl TrainStep {
         state: &mut State,
         batch: &Batch,
         rates: [f64; 2],
-    ) -> Result<Vec<(&'static str, Launch, Duration)>, DeviceError> {
+    ) -> Result<Vec<TimedLaunch>, DeviceError> {
         self.feed(batch, rates)?;
         let launches = self.exe.time_launches(state, Arena::Params)?;
-        let nodes = self.exe.tape().nodes();
-        let named = launches.into_iter();
-        Ok(named
-            .map(|(node, launch, time)| (nodes[node].op.name(), launch, time))
-            .collect())
+        let tape = self.exe.tape();
+        let named = launches.into_iter().map(|(node, launch, time)| {
+            let node = &tape.nodes()[node];
+            let shapes = |vars: &[Var]| vars.iter().map(|&v| tape.ty(v).shape.clone()).collect();
+            TimedLaunch {
+                op: node.op.name(),
+                inputs: shapes(&node.inputs),
+                outputs: shapes(&node.outputs),
+                launch,
+                time,
+            }
+        });
+        Ok(named.collect())
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.

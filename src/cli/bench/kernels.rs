@@ -4,17 +4,16 @@ use super::super::terminal::say;
 use super::{BenchArgs, initial};
 use anyhow::{Result, bail};
 use gmmk::device::Device;
-use gmmk::device::cuda::Launch;
 use gmmk::train::setup::Setup;
-use gmmk::train::step::TrainStep;
+use gmmk::train::step::{TimedLaunch, TrainStep};
 use gmmk::train::trial::blank_batch;
 use serde_json::json;
 use std::collections::BTreeMap;
 
 /// Equal launches of a step.
 struct Kind {
-    op: &'static str,
-    launch: Launch,
+    /// The first of them, and its place among all launches.
+    first: (usize, TimedLaunch),
     /// Seconds of each, of all measured steps.
     times: Vec<f64>,
     count: usize,
@@ -33,18 +32,20 @@ pub(super) fn run(args: &BenchArgs, setup: &Setup, device: &Device, name: &str) 
     let mut state = initial(setup)?;
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for round in 0..=STEPS {
-        for (op, launch, time) in step.time_launches(&mut state, &batch, [1e-4, 0.99])? {
+        let launches = step.time_launches(&mut state, &batch, [1e-4, 0.99])?;
+        for (at, timed) in launches.into_iter().enumerate() {
             if round == 0 {
                 continue;
             }
-            let key = format!("{:?} {:?} {}", launch.kernel, launch.grid, launch.shared);
+            let (launch, time) = (&timed.launch, timed.time.as_secs_f64());
+            let shapes = (&timed.inputs, &timed.outputs);
+            let key = format!("{:?} {:?} {shapes:?}", launch.kernel, launch.grid);
             let kind = kinds.entry(key).or_insert_with(|| Kind {
-                op,
-                launch,
+                first: (at, timed),
                 times: Vec::new(),
                 count: 0,
             });
-            kind.times.push(time.as_secs_f64());
+            kind.times.push(time);
             kind.count += 1;
         }
     }
@@ -81,28 +82,26 @@ impl Kind {
     }
 
     fn print(&self, args: &BenchArgs, name: &str, total: f64) {
-        let Launch {
-            kernel,
-            grid,
-            threads,
-            shared,
-            ..
-        } = &self.launch;
+        let (at, timed) = &self.first;
+        let launch = &timed.launch;
+        let (kernel, grid) = (&launch.kernel, launch.grid);
         let (us, share) = (self.median() * 1e6, self.total() / total);
         if args.json {
             let defines: BTreeMap<_, _> = kernel.defines.iter().cloned().collect();
             let line = json!({
                 "what": "kernel", "device": name, "preset": args.preset, "batch": args.batch,
-                "op": self.op, "file": kernel.file, "entry": kernel.entry, "defines": defines,
-                "grid": grid, "threads": threads, "shared": shared, "count": self.count,
-                "us": us, "share": share,
+                "op": timed.op, "inputs": timed.inputs, "outputs": timed.outputs,
+                "file": kernel.file, "entry": kernel.entry, "defines": defines, "grid": grid,
+                "threads": launch.threads, "shared": launch.shared,
+                "first": at, "count": self.count, "us": us, "share": share,
             });
             say(&line.to_string());
         } else {
             say(&format!(
-                "{:>5.1} % {:>3} x {us:>9.2} us  {grid:?} x {threads}  {kernel:?}",
+                "{:>5.1} % {:>3} x {us:>9.2} us  {grid:?} x {}  {kernel:?}",
                 100.0 * share,
-                self.count
+                self.count,
+                launch.threads
             ));
         }
     }

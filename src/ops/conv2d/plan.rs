@@ -118,10 +118,10 @@ struct Form {
     channels: usize,
     /// Pixels and channels of a warp.
     warp: [usize; 2],
-    /// Blocks of a multiprocessor that registers are limited for.
+    /// Blocks of a multiprocessor that registers are limited for, where shared memory holds as many.
     blocks: usize,
     /// Rate at which it keeps the tensor cores busy, relative to the best form (estimated): where tensor cores
-    /// are the bottleneck, and where they are so fast (8.0, 9.0) that feeding them is.
+    /// are the bottleneck, and where they are so fast (8.0, 9.0, 10.0) that feeding them is.
     rate: [f64; 2],
 }
 
@@ -171,6 +171,13 @@ impl Form {
     fn shared(&self) -> usize {
         let [images, rows, columns] = self.tile;
         2 * 64 * (images * (rows + 2) * (columns + 2) + 3 * self.channels)
+    }
+
+    /// Blocks of a multiprocessor; each takes a KiB of shared memory more than it asks for.
+    fn resident(&self, device: &Limits) -> usize {
+        const TAKEN: usize = 1024;
+        let hold = (device.shared_per_block + TAKEN) / (self.shared() + TAKEN);
+        self.blocks.min(hold)
     }
 
     fn grid(&self, size: [usize; 3], results: usize) -> usize {
@@ -244,7 +251,7 @@ impl Conv {
         let mut launch = if precision == Precision::F32 || device.capability < 80 {
             self.simt()
         } else {
-            self.tiled(self.form(device))
+            self.tiled(self.form(device), device)
         };
         let [n, h, w] = self.size();
         let (residual, w2, bias2) = match self.added {
@@ -273,7 +280,7 @@ impl Conv {
 
     /// The form whose busiest multiprocessor has the least to do; of equals the first.
     fn form(&self, device: &Limits) -> &'static Form {
-        let fed = usize::from(matches!(device.capability, 80 | 90));
+        let fed = usize::from(matches!(device.capability, 80 | 90 | 100));
         let cost = |form: &Form| {
             let work = form.pixels() * form.channels;
             let grid = form.grid(self.size(), self.y.c());
@@ -288,12 +295,12 @@ impl Conv {
         )
     }
 
-    fn tiled(&self, form: &Form) -> Launch {
+    fn tiled(&self, form: &Form, device: &Limits) -> Launch {
         let kernel = tile(self.kernel("conv2d"), form.tile)
             .define("BN", form.channels)
             .define("WM", form.warp[0])
             .define("WN", form.warp[1])
-            .define("BLOCKS", form.blocks);
+            .define("BLOCKS", form.resident(device));
         let grid = [form.grid(self.size(), self.y.c()), 1, 1];
         launch(kernel, grid, form.threads(), form.shared())
     }

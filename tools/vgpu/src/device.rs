@@ -37,11 +37,13 @@ pub struct Device {
 }
 
 /// The tables that are built in, by the name that `VGPU_DEVICE` gives.
-const TABLES: [(&str, &str); 4] = [
+const TABLES: [(&str, &str); 6] = [
     ("a100", include_str!("../devices/a100.toml")),
+    ("b200", include_str!("../devices/b200.toml")),
     ("h100", include_str!("../devices/h100.toml")),
     ("rtx4090", include_str!("../devices/rtx4090.toml")),
     ("rtx3090", include_str!("../devices/rtx3090.toml")),
+    ("rtx5090", include_str!("../devices/rtx5090.toml")),
 ];
 
 impl Device {
@@ -71,7 +73,9 @@ impl Device {
     /// The table that is nearest to a compute capability: where an unknown device's figures start.
     pub fn nearest(capability: [i32; 2]) -> &'static str {
         match capability {
-            [9, _] | [10, _] | [12, _] => "h100",
+            [9, _] => "h100",
+            [10, _] => "b200",
+            [12, _] => "rtx5090",
             [8, 9] => "rtx4090",
             [8, 6 | 7] => "rtx3090",
             _ => "a100",
