@@ -14,6 +14,9 @@
 // row of 128 bytes; the tile with a border of one pixel (the halo) is copied once per chunk, and the nine taps of a
 // square are nine start addresses in it. A stage is a tap; its filter lies in a ring of STAGES. Products of a stage are
 // known to be done one stage later; then its buffers are handed back.
+// SPLITS > 1, for few tiles: blockIdx.y makes a part of the chunks' sum. A block leaves its part at `parts`,
+// [tile][part] in an order of its own, and takes a ticket of the tile; who takes the last one adds the parts in order
+// and goes on. The tickets are zeros, before and after.
 //
 // FLOPs 2 N H W K (9 C + S). Bytes into a block and chunk: 128 (IMAGES (ROWS + 2) (COLUMNS + 2) + 9 BN).
 #define TP bf16
@@ -25,6 +28,9 @@
 #endif
 #ifndef BLOCKS
 #define BLOCKS 1
+#endif
+#ifndef SPLITS
+#define SPLITS 1
 #endif
 
 constexpr int THREADS = 256, ALL = THREADS + 32, BC = 64;
@@ -48,6 +54,8 @@ struct Stage {
     int index = 0, chunk = 0, tap = 0, slot = 0, halo = 0;
     u32 round = 0, halo_round = 0;
 
+    __device__ __forceinline__ explicit Stage(int first) : chunk(first) {}
+
     __device__ __forceinline__ void advance(int chunks) {
         ++index;
         if (++slot == STAGES) slot = 0, ++round;
@@ -57,13 +65,20 @@ struct Stage {
     }
 };
 
-// Chunks and stages of the convolution, and with the shortcut's.
+// The block's part of the chunks: its first one, where it ends, its stages. From `chunks` on they are the shortcut's.
 struct Length {
-    int chunks, total, stages;
+    int chunks, first, end, stages;
 
     __device__ __forceinline__ Length(int c, int s) {
-        chunks = (c + BC - 1) / BC, total = chunks + (RESIDUAL == 3 ? (s + BC - 1) / BC : 0);
-        stages = 9 * chunks + total - chunks;
+        chunks = (c + BC - 1) / BC;
+        int all = 9 * chunks + (RESIDUAL == 3 ? (s + BC - 1) / BC : 0);
+        first = chunk(all * (int)blockIdx.y / SPLITS), end = chunk(all * ((int)blockIdx.y + 1) / SPLITS);
+        stages = end - first + 8 * (min(end, chunks) - min(first, chunks));
+    }
+
+    // That of a stage of the whole.
+    __device__ __forceinline__ int chunk(int stage) const {
+        return stage < 9 * chunks ? stage / 9 : chunks + stage - 9 * chunks;
     }
 };
 
@@ -99,7 +114,7 @@ struct Copier {
 
     // The halo of chunk `chunk`; a buffer is free when its last round's products are done.
     __device__ __forceinline__ void copy_halo(int chunk) const {
-        int number = chunk % HALOS, round = chunk / HALOS;
+        int number = (chunk - length.first) % HALOS, round = (chunk - length.first) / HALOS;
         bool shortcut = RESIDUAL == 3 && chunk >= length.chunks;
         if (round > 0) barrier_wait(buffers.empty_halo(number), round - 1 & 1);
         barrier_expect(buffers.full_halo(number), HALO * 128);
@@ -124,12 +139,12 @@ struct Copier {
     }
 
     __device__ __forceinline__ void run() const {
-        copy_halo(0);
+        copy_halo(length.first);
 #pragma unroll 1
-        for (Stage stage; stage.index < length.stages; stage.advance(length.chunks)) {
+        for (Stage stage(length.first); stage.index < length.stages; stage.advance(length.chunks)) {
             copy_filter(stage);
             int tap = stage.chunk < length.chunks ? stage.tap : COPY;
-            if (tap == COPY && stage.chunk + 1 < length.total) copy_halo(stage.chunk + 1);
+            if (tap == COPY && stage.chunk + 1 < length.end) copy_halo(stage.chunk + 1);
         }
     }
 };
@@ -170,7 +185,7 @@ struct Warpgroup {
 
     // All stages.
     __device__ __forceinline__ void run(const Buffers &buffers, const Length &length) {
-        Stage here, done;
+        Stage here(length.first), done(length.first);
 #pragma unroll 1
         for (; here.index < length.stages; here.advance(length.chunks)) {
             if (here.tap == 0) barrier_wait(buffers.full_halo(here.halo), here.halo_round & 1);
@@ -186,6 +201,38 @@ struct Warpgroup {
             done.advance(length.chunks);
         }
         products_wait<0>();
+    }
+
+    // Leaves its part of the sums, and, with the tile's last ticket, takes the whole; whether it did. `shared` is free.
+    __device__ __forceinline__ bool merge(float *parts, int *tickets, int *shared) {
+        constexpr int COUNT = SQUARES * BN / 8;
+        float4 *tile = reinterpret_cast<float4 *>(parts) + blockIdx.x * SPLITS * COUNT * THREADS + threadIdx.x;
+        float4 *mine = tile + blockIdx.y * COUNT * THREADS;
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            const float *x = &sums[i / (BN / 8)][i % (BN / 8) * 4];
+            mine[i * THREADS] = make_float4(x[0], x[1], x[2], x[3]);
+        }
+        __threadfence();
+        warpgroups_wait<THREADS>();
+        if (threadIdx.x == 0) *shared = atomicAdd(tickets + blockIdx.x, 1);
+        warpgroups_wait<THREADS>();
+        if (*shared != SPLITS - 1) return false;
+        __threadfence();
+        if (threadIdx.x == 0) tickets[blockIdx.x] = 0;
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) {
+            float4 sum = tile[i * THREADS];
+#pragma unroll
+            for (int part = 1; part < SPLITS; ++part) {
+                float4 x = tile[(part * COUNT + i) * THREADS];
+                sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+            }
+            float *x = &sums[i / (BN / 8)][i % (BN / 8) * 4];
+            x[0] = sum.x, x[1] = sum.y, x[2] = sum.z, x[3] = sum.w;
+        }
+        warpgroups_wait<THREADS>();
+        return true;
     }
 
     // Sums as rows of f32.
@@ -208,8 +255,8 @@ struct Warpgroup {
 extern "C" __global__ void __launch_bounds__(ALL, BLOCKS)
     conv2d_wgmma(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap w, const TB *bias,
                  View<const TR> residual, const __grid_constant__ TensorMap source,
-                 const __grid_constant__ TensorMap w2, const TB *bias2, View<TY> y, int n, int h, int wd, int c, int k,
-                 int s) {
+                 const __grid_constant__ TensorMap w2, const TB *bias2, View<TY> y, float *parts, int *tickets, int n,
+                 int h, int wd, int c, int k, int s) {
     extern __shared__ __align__(1024) char shared[];
     int tiles_k = (k + BN - 1) / BN, tiles_x = (wd + COLUMNS - 1) / COLUMNS, tiles_y = (h + ROWS - 1) / ROWS;
     int tile = blockIdx.x / tiles_k, k0 = blockIdx.x % tiles_k * BN;
@@ -229,6 +276,7 @@ extern "C" __global__ void __launch_bounds__(ALL, BLOCKS)
     // All products are done with the buffers, which take the sums.
     float *rows = reinterpret_cast<float *>(shared);
     warpgroups_wait<THREADS>();
+    if (SPLITS > 1 && !group.merge(parts, tickets, reinterpret_cast<int *>(shared))) return;
     group.store(rows);
     warpgroups_wait<THREADS>();
     Epilogue(bias, bias2, k0, k).run<BM>(rows, 0, y, residual, at, size, k0);

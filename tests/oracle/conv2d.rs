@@ -274,3 +274,27 @@ fn conv2d_large() {
     };
     check(convolution(size, Form::PLAIN, seed(5100)));
 }
+
+/// Channels enough for sums in parts, ends of chunks inside, maps that do not fill their tiles.
+#[test]
+fn conv2d_wide() {
+    let sizes = [
+        ([3, 8, 8, 160], 72, Kind::Shortcut),
+        ([1, 9, 15, 200], 136, Kind::Plain),
+        ([2, 4, 6, 128], 64, Kind::Doubled),
+    ];
+    for (i, &(input, k, residual)) in sizes.iter().enumerate() {
+        let form = Form {
+            norm: Norm::ScaleShift,
+            silu: true,
+            upsample: residual == Kind::Doubled,
+            residual,
+        };
+        let size = Size {
+            input,
+            k,
+            groups: 8,
+        };
+        check(convolution(size, form, seed(5200 + i as u64)));
+    }
+}

@@ -7,6 +7,15 @@ use crate::ops::prologue::Prologue;
 
 /// Channels of a row in shared memory.
 const CHUNK: usize = 64;
+/// Most parts of a sum over channels.
+const SPLITS: usize = 4;
+/// Tickets that the tiles of all launches share; a launch with more tiles makes no parts.
+const TICKETS: usize = 256;
+/// FLOP/s of a multiprocessor in the first form (measured on an H100).
+const SPEED: f64 = 5.2e12;
+/// Seconds to leave a part and to add one (estimated).
+const LEAVE: f64 = 1.5e-6;
+const ADD: f64 = 0.5e-6;
 
 /// A tile of `conv2d_wgmma.cu`.
 #[derive(Debug)]
@@ -57,6 +66,11 @@ impl Form {
         self.tile.iter().product()
     }
 
+    /// It can make parts: its sums leave registers for adding them.
+    fn splits(&self) -> bool {
+        self.pixels() * self.channels <= 128 * 128
+    }
+
     fn grid(&self, size: [usize; 3], results: usize) -> usize {
         tiles(self.tile, size) * results.div_ceil(self.channels)
     }
@@ -92,8 +106,8 @@ pub fn suits(call: &Call<'_>, prologue: Prologue, x: View, others: &[Option<View
 
 /// Launches a convolution or input gradient whose input is activated.
 pub fn launch(call: &mut Call<'_>, conv: &Conv) {
-    let form = form(&call.device(), conv);
     let (k, c) = (conv.y.c(), conv.source.x.c());
+    let (form, splits) = form(&call.device(), conv, c.div_ceil(CHUNK));
     let [images, rows, columns] = form.tile;
     let pixels = [images, rows + 2, columns + 2, CHUNK];
     let x = Boxes::of(conv.source.x, pixels);
@@ -119,6 +133,16 @@ pub fn launch(call: &mut Call<'_>, conv: &Conv) {
     ];
     let [x, w, source, w2] = maps.map(|boxes| call.tensor_map(boxes));
     let [n, h, wd] = conv.size();
+    let grid = form.grid(conv.size(), k);
+    let (parts, tickets) = match splits {
+        1 => (0, 0),
+        _ => {
+            let sums = 4 * form.pixels() * form.channels;
+            // Kernels leave the tickets as they find them.
+            let tickets = call.table(&[0_u32; TICKETS]);
+            (call.scratch(grid * splits * sums), tickets)
+        }
+    };
     let args = Args::new()
         .words(&x)
         .words(&w)
@@ -127,34 +151,46 @@ pub fn launch(call: &mut Call<'_>, conv: &Conv) {
         .words(&source)
         .words(&w2)
         .ptr(address(bias2))
-        .view(conv.y);
+        .view(conv.y)
+        .ptr(parts)
+        .ptr(tickets);
     let args = args.int(n).int(h).int(wd).int(c).int(k).int(s);
     let halos = if s > 0 { 3 } else { 2 };
-    let grid = form.grid(conv.size(), k);
     call.launch(
-        kernel(conv, form),
-        [grid, 1, 1],
+        kernel(conv, form).define("SPLITS", splits),
+        [grid, splits, 1],
         288,
         form.shared(halos),
         args,
     );
 }
 
-/// The form whose busiest multiprocessor has the least to do; of equals the first.
-fn form(device: &Limits, conv: &Conv) -> &'static Form {
+/// The form whose busiest multiprocessor is done first, and in how many parts its sums are made; of equals the
+/// first.
+fn form(device: &Limits, conv: &Conv, chunks: usize) -> (&'static Form, usize) {
     let size = conv.size();
-    let cost = |form: &Form| {
-        let work = form.pixels() * form.channels;
+    let cost = |form: &Form, splits: usize| {
         let grid = form.grid(size, conv.y.c());
-        (grid.div_ceil(device.sms) * work) as f64 / form.rate
+        let work = 2 * form.pixels() * form.channels * CHUNK * 9 * chunks.div_ceil(splits);
+        let time = ((grid * splits).div_ceil(device.sms) * work) as f64 / (SPEED * form.rate);
+        match splits {
+            1 => time,
+            _ if grid > TICKETS || !form.splits() => f64::INFINITY,
+            _ => time + LEAVE + splits as f64 * ADD,
+        }
     };
-    let fitting = FORMS[1..].iter().filter(|f| f.fits(size));
-    fitting.fold(
-        &FORMS[0],
-        |best, form| {
-            if cost(form) < cost(best) { form } else { best }
-        },
-    )
+    let fitting = FORMS.iter().filter(|f| f.fits(size));
+    let all = fitting.flat_map(|f| (1..=SPLITS.min(chunks)).map(move |splits| (f, splits)));
+    let start = (&FORMS[0], 1, f64::INFINITY);
+    let best = all.fold(start, |best, (form, splits)| {
+        let cost = cost(form, splits);
+        if cost < best.2 {
+            (form, splits, cost)
+        } else {
+            best
+        }
+    });
+    (best.0, best.1)
 }
 
 /// Boxes of one tap of a filter `[rows, taps, width]`, given innermost first.
