@@ -90,7 +90,7 @@ impl Op for Conv2dDgrad {
         };
         conv.launch(
             call,
-            wgmma::suits(call, Prologue::default(), dy, &[Some(dx)]),
+            wgmma::suits(call, Prologue::default(), dy, &[Some(dx), Some(conv.w)]),
         );
         Ok(())
     }

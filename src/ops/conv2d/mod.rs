@@ -278,11 +278,13 @@ impl Op for Conv2d {
                 Added::Shortcut(call.input(at), call.weight(at + 1), call.weight(at + 2))
             }
         };
-        let from = match added {
-            Added::None => None,
-            Added::Plain(r) | Added::Doubled(r) | Added::Shortcut(r, ..) => Some(r),
+        let (from, w2) = match added {
+            Added::None => (None, None),
+            Added::Plain(r) | Added::Doubled(r) => (Some(r), None),
+            Added::Shortcut(r, w2, _) => (Some(r), Some(w2)),
         };
-        let wgmma = wgmma::suits(call, self.prologue, call.input(0), &[Some(y), from])
+        let others = [Some(y), from, Some(call.weight(1)), w2];
+        let wgmma = wgmma::suits(call, self.prologue, call.input(0), &others)
             && (self.prologue.norm.is_some() || !self.upsample);
         let conv = Conv {
             source: Source::new(call, self.prologue, 3, self.upsample, wgmma),
