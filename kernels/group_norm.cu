@@ -4,20 +4,20 @@
 // c / groups consecutive channels.
 //
 // Mean and M2 = sum (x - mean)^2 are made of four values at a time (mean first, then the deviations from it) and
-// merged by Chan's formula (Chan, Golub, LeVeque 1979) in a fixed order: nothing cancels, however far the
-// mean is from zero. `group_norm` does a sample's channels in one block (small maps); else `group_norm_partials`
-// writes (mean, M2) per block of pixels and channel, and `group_norm_merge` merges them.
+// merged by Chan's formula (Chan, Golub, LeVeque 1979) in a fixed order, first in a thread, then over the block's
+// threads and channels, mean before deviations: nothing cancels, however far the mean is from zero.
 //
-// Grids: see columns.cuh; `group_norm`: blocks = 1, span = rows, lanes VX a multiple of c / groups;
-// merge: (ceil(n groups / warps)). Shared: 2 VX (threads / lanes + 1) lanes floats.
-// Bytes: x once; 8 per channel and block of partials. About 5 operations per element.
+// Grid: columns.cuh, 256 threads. SPLIT: a group is seen by several blocks. Each leaves the moments of its part of the
+// groups at `parts` [n][block][chunk][most] and takes a ticket of the sample; who takes the last one merges the
+// sample's groups. The tickets are zeros, before and after. Shared: VX lanes pitch + 2 most floats.
+// Bytes: x once. About 5 operations per element.
 //
-// Macros: TX, VX = 1, 2, 4, 8.
+// Macros: TX, VX = 1, 2, 4, 8, SPLIT = 0 | 1.
 #include "columns.cuh"
 
 constexpr int ROWS = 4;
 
-// Mean and M2 of `count` numbers.
+// Means and M2 of a thread's channels.
 struct Moments {
     float mean[VX], m2[VX];
 };
@@ -54,104 +54,126 @@ __device__ __forceinline__ void take_rows(const View<const TX> &x, const Columns
     }
 }
 
-// Moments of the block's rows for each of its channels, left in shared memory: means at at(v, 0, x), M2 behind.
-__device__ __forceinline__ void block_moments(const View<const TX> &x, const Columns &at, int c, float *means,
-                                              float *m2s) {
-    Moments sum = {};
+// The groups that the block's channels belong to, or parts of them.
+struct Groups {
+    int width, begin, end, first, count;  // channels of a group; the block's channels; its first group, their number
+
+    __device__ __forceinline__ Groups(const Columns &at, int c, int groups) : width(c / groups) {
+        begin = blockIdx.y * at.lanes * VX, end = min(begin + at.lanes * VX, c);
+        first = begin / width, count = (end - 1) / width - first + 1;
+    }
+    // Channels of its group g that the block has, from `begin` on.
+    __device__ __forceinline__ int from(int g) const { return max((first + g) * width - begin, 0); }
+    __device__ __forceinline__ int to(int g) const { return min((first + g + 1) * width, end) - begin; }
+};
+
+// Per group, `totals` = the sum of the threads' numbers. Column (v, lane) lies at (v lanes + lane) pitch in `shared`.
+__device__ __forceinline__ void add_up(const float (&values)[VX], const Columns &at, const Groups &groups, int pitch,
+                                       float *shared, float *totals) {
     if (at.inside) {
-        int count = 0;
-        for (int r = at.first + at.y; r < at.end; r += ROWS * at.height, count += ROWS) take_rows(x, at, r, count, sum);
 #pragma unroll
-        for (int v = 0; v < VX; ++v) {
-            means[at.at(v, at.y, at.x)] = sum.mean[v];
-            m2s[at.at(v, at.y, at.x)] = sum.m2[v];
+        for (int v = 0; v < VX; ++v) shared[(v * at.lanes + at.x) * pitch + at.y] = values[v];
+    }
+    __syncthreads();
+    int lane = threadIdx.x % 32;
+    for (int g = threadIdx.x / 32; g < groups.count; g += blockDim.x / 32) {
+        float total = 0.f;
+        for (int i = groups.from(g); i < groups.to(g); ++i) {
+            const float *column = shared + (i % VX * at.lanes + i / VX) * pitch;
+            for (int y = lane; y < at.height; y += 32) total += column[y];
         }
+        total = warp_sum(total);
+        if (lane == 0) totals[g] = total;
     }
     __syncthreads();
-    float share = 1.f / (float)(at.end - at.first);
-    int channels = c - (int)blockIdx.y * at.lanes * VX;
-    for (int t = threadIdx.x; t < at.lanes * VX; t += blockDim.x) {
-        int v = t / at.lanes, lane = t - v * at.lanes;
-        if (lane * VX + v >= channels) continue;
-        float mean = 0.f, m2 = 0.f;
-        for (int y = 0; y < at.height; ++y)
-            if (int count = at.count(y)) mean = fmaf((float)count, means[at.at(v, y, lane)], mean);
-        mean *= share;
-        for (int y = 0; y < at.height; ++y)
-            if (int count = at.count(y)) {
-                float d = means[at.at(v, y, lane)] - mean;
-                m2 += fmaf((float)count * d, d, m2s[at.at(v, y, lane)]);
-            }
-        // Only this thread reads column (v, lane).
-        means[at.at(v, 0, lane)] = mean;
-        m2s[at.at(v, 0, lane)] = m2;
+}
+
+// Means and M2 of the block's part of its groups, in `means` and `m2s`.
+__device__ __forceinline__ void block_moments(const View<const TX> &x, const Columns &at, const Groups &groups,
+                                              int pitch, float *shared, float *means, float *m2s) {
+    Moments sum = {};
+    float values[VX], count = at.inside ? (float)at.count(at.y) : 0.f, rows = (float)(at.end - at.first);
+    if (at.inside) {
+        int done = 0;
+        for (int r = at.first + at.y; r < at.end; r += ROWS * at.height, done += ROWS) take_rows(x, at, r, done, sum);
     }
+#pragma unroll
+    for (int v = 0; v < VX; ++v) values[v] = count * sum.mean[v];
+    add_up(values, at, groups, pitch, shared, means);
+    for (int g = threadIdx.x; g < groups.count; g += blockDim.x)
+        means[g] /= rows * (float)(groups.to(g) - groups.from(g));
     __syncthreads();
+    int g = at.inside ? at.channel / groups.width - groups.first : 0, within = at.channel % groups.width;
+#pragma unroll
+    for (int v = 0; v < VX; ++v) {
+        float d = sum.mean[v] - means[g];
+        values[v] = fmaf(count * d, d, sum.m2[v]);
+        if (++within == groups.width && v + 1 < VX) within = 0, g = min(g + 1, groups.count - 1);
+    }
+    add_up(values, at, groups, pitch, shared, m2s);
 }
 
 __device__ __forceinline__ void write_group(float mean, float m2, float count, float eps, float *stats, int group,
                                             int groups) {
     stats[group] = mean;
-    stats[groups + group] = (float)(1. / sqrt((double)(m2 / count) + (double)eps));
+    stats[groups + group] = 1.f / sqrtf(m2 / count + eps);
 }
 
-extern "C" __global__ void group_norm(View<const TX> x, View<float> stats, int rows, int c, int lanes, int groups,
-                                      float eps) {
-    extern __shared__ float shared[];
-    Columns at(rows, c, lanes, 1, rows);
-    float *means = shared, *m2s = shared + at.shared_floats();
-    block_moments(x, at, c, means, m2s);
-    int width = c / groups, warps = blockDim.x / 32, lane = threadIdx.x % 32;
-    int channels = min(lanes * VX, c - (int)blockIdx.y * lanes * VX);
-    for (int g = threadIdx.x / 32; g < channels / width; g += warps) {
-        float total = 0.f, m2 = 0.f;
-        for (int i = lane; i < width; i += 32) total += means[at.at((g * width + i) % VX, 0, (g * width + i) / VX)];
-        float mean = warp_sum(total) / (float)width;
-        for (int i = lane; i < width; i += 32) {
-            int from = at.at((g * width + i) % VX, 0, (g * width + i) / VX);
-            float d = means[from] - mean;
-            m2 += fmaf((float)rows * d, d, m2s[from]);
+// A warp merges the parts of a group: the mean, then the deviations of the parts' means from it.
+struct Merge {
+    const float2 *parts;  // of the sample
+    int rows, span, blocks, channels, chunks, most, lane;
+
+    // Sums over the parts of group g, `f(moments, numbers)` of each.
+    template <class F>
+    __device__ __forceinline__ float sum(int g, int width, F f) const {
+        int chunk = g * width / channels, across = ((g + 1) * width - 1) / channels - chunk + 1;
+        float total = 0.f;
+        for (int i = lane; i < blocks * across; i += 32) {
+            int block = i / across, at = chunk + i % across;
+            int begin = max(at * channels, g * width), end = min((at + 1) * channels, (g + 1) * width);
+            int numbers = min(span, rows - block * span) * (end - begin);
+            total += f(parts[(block * chunks + at) * most + g - at * channels / width], (float)numbers);
         }
-        m2 = warp_sum(m2);
-        int group = blockIdx.y * lanes * VX / width + g;
-        if (lane == 0) write_group(mean, m2, (float)rows * (float)width, eps, stats.row(at.n, 0), group, groups);
+        return warp_sum(total);
     }
-}
+};
 
-extern "C" __global__ void group_norm_partials(View<const TX> x, float2 *part, int rows, int c, int lanes, int blocks,
-                                               int span) {
+extern "C" __global__ void __launch_bounds__(256, 2)
+    group_norm(View<const TX> x, View<float> stats, float2 *parts, int *tickets, int rows, int c, int lanes,
+               int blocks, int span, int groups, int pitch, int most, float eps) {
     extern __shared__ float shared[];
+    __shared__ int ticket;
     Columns at(rows, c, lanes, blocks, span);
-    float *means = shared, *m2s = shared + at.shared_floats();
-    block_moments(x, at, c, means, m2s);
-    part += (i64)blockIdx.x * c;
-    int first = blockIdx.y * lanes * VX;
-    for (int t = threadIdx.x; t < min(lanes * VX, c - first); t += blockDim.x) {
-        int from = at.at(t % VX, 0, t / VX);
-        part[first + t] = make_float2(means[from], m2s[from]);
+    Groups here(at, c, groups);
+    float *means = shared + VX * lanes * pitch, *m2s = means + most;
+    block_moments(x, at, here, pitch, shared, means, m2s);
+    float *out = stats.row(at.n, 0);
+    if constexpr (!SPLIT) {
+        for (int g = threadIdx.x; g < here.count; g += blockDim.x)
+            write_group(means[g], m2s[g], (float)rows * (float)here.width, eps, out, here.first + g, groups);
+        return;
     }
-}
-
-// A warp merges the partials of a sample's group: the mean, then the deviations of the partial means from it.
-extern "C" __global__ void group_norm_merge(const float2 *part, View<float> stats, int n, int rows, int c, int groups,
-                                            int blocks, int span, float eps) {
-    int warp = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32, lane = threadIdx.x % 32;
-    int sample = warp / groups, group = warp - sample * groups;
-    if (sample >= n) return;
-    int width = c / groups, items = blocks * width;
-    part += (i64)sample * blocks * c + group * width;
-    float total = 0.f, m2 = 0.f, count = (float)rows * (float)width;
-    for (int i = lane; i < items; i += 32) {
-        int block = i / width;
-        total = fmaf((float)min(span, rows - block * span), part[(i64)block * c + i - block * width].x, total);
+    int chunks = gridDim.y;
+    parts += (i64)at.n * blocks * chunks * most;
+    for (int g = threadIdx.x; g < here.count; g += blockDim.x)
+        parts[(at.block * chunks + (int)blockIdx.y) * most + g] = make_float2(means[g], m2s[g]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) ticket = atomicAdd(tickets + at.n, 1);
+    __syncthreads();
+    if (ticket != blocks * chunks - 1) return;
+    __threadfence();
+    if (threadIdx.x == 0) tickets[at.n] = 0;
+    const Merge merge = {parts, rows, span, blocks, lanes * VX, chunks, most, (int)threadIdx.x % 32};
+    float count = (float)rows * (float)here.width;
+    for (int g = threadIdx.x / 32; g < groups; g += blockDim.x / 32) {
+        float total = merge.sum(g, here.width, [](float2 part, float numbers) { return numbers * part.x; });
+        float mean = total / count;
+        float m2 = merge.sum(g, here.width, [mean](float2 part, float numbers) {
+            float d = part.x - mean;
+            return fmaf(numbers * d, d, part.y);
+        });
+        if (merge.lane == 0) write_group(mean, m2, count, eps, out, g, groups);
     }
-    float mean = warp_sum(total) / count;
-    for (int i = lane; i < items; i += 32) {
-        int block = i / width;
-        float2 one = part[(i64)block * c + i - block * width];
-        float d = one.x - mean;
-        m2 += fmaf((float)min(span, rows - block * span) * d, d, one.y);
-    }
-    m2 = warp_sum(m2);
-    if (lane == 0) write_group(mean, m2, count, eps, stats.row(sample, 0), group, groups);
 }

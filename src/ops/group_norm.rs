@@ -6,7 +6,7 @@
 use super::launch::{Columns, THREADS, channels_at_once};
 use super::prologue::NormVars;
 use crate::device::call::Call;
-use crate::device::cuda::{self, Args, Elem, Kernel, Limits, View};
+use crate::device::cuda::{self, Args, Kernel, Limits, View};
 use crate::device::simd::multiversion;
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
@@ -75,75 +75,108 @@ impl Op for GroupNormStats {
     }
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
-        let x = call.input(0);
-        let vector = channels_at_once(&[x]);
-        match self.whole(x, vector, call.device()) {
-            Some(columns) => self.launch_whole(call, columns),
-            None => self.launch_split(call, vector),
-        }
+        let (x, stats) = (call.input(0), call.output(0));
+        let form = Form::new(x, self.groups, call.device());
+        let columns = form.columns;
+        let (parts, tickets) = if form.split {
+            let parts = 8 * columns.blocks * columns.chunks * form.most;
+            // Kernels leave the tickets as they find them.
+            let tickets = call.table(&vec![0_u32; x.n()]);
+            (call.scratch(x.n() * parts), tickets)
+        } else {
+            (0, 0)
+        };
+        let kernel = Kernel::new("group_norm", "group_norm")
+            .define("TX", x.elem)
+            .define("VX", columns.vector)
+            .flag("SPLIT", form.split);
+        let args = Args::new().view(x).view(stats).ptr(parts).ptr(tickets);
+        let args = args.int(x.rows()).int(x.c()).int(columns.lanes);
+        let args = args.int(columns.blocks).int(columns.span).int(self.groups);
+        let shared = 4 * (columns.vector * columns.lanes * form.pitch + 2 * form.most);
+        call.launch(
+            kernel,
+            columns.grid(x.n()),
+            THREADS,
+            shared,
+            args.int(form.pitch).int(form.most).f32(self.eps as f32),
+        );
         Ok(())
     }
 }
 
-impl GroupNormStats {
-    /// Blocks that see all pixels of a few groups each; `None` if that leaves the device idle.
-    fn whole(&self, x: View, vector: usize, limits: Limits) -> Option<Columns> {
-        let (width, vectors) = (x.c() / self.groups, x.c() / vector);
-        // Lanes that end with a group, four of them or more, so that reads fill whole sectors.
-        let group = (1..=width).find(|l| (l * vector).is_multiple_of(width))?;
-        let lanes = (group * 4_usize.div_ceil(group)).min(vectors);
-        if lanes > THREADS {
-            return None;
+/// How `kernels/group_norm.cu` is launched.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    columns: Columns,
+    /// Several blocks see a group.
+    split: bool,
+    /// Distance of a channel's column in shared memory.
+    pitch: usize,
+    /// Most groups that a block sees.
+    most: usize,
+}
+
+impl Form {
+    fn new(x: View, groups: usize, limits: Limits) -> Self {
+        let vector = channels_at_once(&[x]);
+        let (width, vectors) = (x.c() / groups, x.c() / vector);
+        // Lanes that end with a group.
+        let whole = (1..=width.min(WIDE)).find(|l| (l * vector).is_multiple_of(width));
+        let chunks = |lanes: usize| vectors.div_ceil(lanes);
+        let mut lanes = match whole {
+            Some(group) => (group * (WIDE / group)).min(vectors),
+            None => WIDE.min(vectors),
+        };
+        // Fewer channels a block until the device is full; four lanes or more fill whole sectors.
+        let narrower = |lanes: usize| {
+            let half = lanes / 2;
+            let fits = whole.is_none_or(|group| half.is_multiple_of(group));
+            (fits && half >= 4 && x.rows() >= 2 * THREADS / half).then_some(half)
+        };
+        while x.n() * chunks(lanes) < 2 * limits.sms
+            && let Some(half) = narrower(lanes)
+        {
+            lanes = half;
         }
-        let chunks = vectors.div_ceil(lanes);
-        let few = x.rows() <= 16 * (THREADS / lanes);
-        (few || x.n() * chunks >= 4 * limits.sms).then_some(Columns {
+        let (height, blocks) = (THREADS / lanes, x.n() * chunks(lanes));
+        let share = x.rows().div_ceil((2 * limits.sms).div_ceil(blocks));
+        // A block that is alone with a group saves the merging: worth some idle multiprocessors.
+        let alone = whole.is_some() && (2 * blocks >= limits.sms || x.rows() <= 16 * height);
+        let span = if alone {
+            x.rows()
+        } else {
+            share.max(4 * height).min(x.rows())
+        };
+        let columns = Columns {
             vector,
             lanes,
-            chunks,
-            blocks: 1,
-            span: x.rows(),
-        })
+            chunks: chunks(lanes),
+            blocks: x.rows().div_ceil(span),
+            span,
+        };
+        Self {
+            columns,
+            split: whole.is_none() || columns.blocks > 1,
+            pitch: pitch(lanes, height),
+            most: groups.min(lanes * vector / width + 2),
+        }
     }
+}
 
-    fn launch_whole(&self, call: &mut cuda::Call<'_>, columns: Columns) {
-        let (x, stats) = (call.input(0), call.output(0));
-        let args = Args::new().view(x).view(stats).int(x.rows()).int(x.c());
-        let args = args.int(columns.lanes).int(self.groups);
-        call.launch(
-            kernel("group_norm", x.elem, columns.vector),
-            columns.grid(x.n()),
-            THREADS,
-            2 * columns.shared(),
-            args.f32(self.eps as f32),
-        );
-    }
+/// Most lanes of a block.
+const WIDE: usize = 32;
 
-    fn launch_split(&self, call: &mut cuda::Call<'_>, vector: usize) {
-        let (x, stats) = (call.input(0), call.output(0));
-        let (n, rows, c) = (x.n(), x.rows(), x.c());
-        let columns = Columns::new([n, rows, c], vector, call.device());
-        let (blocks, span) = (columns.blocks, columns.span);
-        let part = call.scratch(8 * n * blocks * c);
-        let args = Args::new().view(x).ptr(part).int(rows).int(c);
-        call.launch(
-            kernel("group_norm_partials", x.elem, vector),
-            columns.grid(n),
-            THREADS,
-            2 * columns.shared(),
-            args.int(columns.lanes).int(blocks).int(span),
-        );
-        let args = Args::new().ptr(part).view(stats).int(n).int(rows).int(c);
-        let args = args.int(self.groups).int(blocks).int(span);
-        call.launch(
-            kernel("group_norm_merge", Elem::F32, 1),
-            [(n * self.groups).div_ceil(THREADS / 32), 1, 1],
-            THREADS,
-            0,
-            args.f32(self.eps as f32),
-        );
-    }
+/// The smallest pitch of columns of `height` numbers for which a warp's lanes, 32 / `lanes` rows of them, write to
+/// different banks.
+fn pitch(lanes: usize, height: usize) -> usize {
+    let rows = (32 / lanes).max(1);
+    (height..)
+        .find(|p| p % (2 * rows) == rows)
+        .unwrap_or(height)
+}
 
+impl GroupNormStats {
     /// Two passes: the mean first, then squared deviations from it, so that nothing cancels.
     fn sample(&self, x: Rows<'_>, n: usize, stats: &mut [f32], scratch: &mut [f32]) {
         let c = x.cols();
@@ -169,12 +202,6 @@ impl GroupNormStats {
             stats[self.groups + g] = (1.0 / (variance + self.eps).sqrt()) as f32;
         }
     }
-}
-
-fn kernel(entry: &'static str, elem: Elem, vector: usize) -> Kernel {
-    Kernel::new("group_norm", entry)
-        .define("TX", elem)
-        .define("VX", vector)
 }
 
 /// Rows that are added in one set of f32 accumulators before they join the total.

@@ -170,6 +170,11 @@ fn group_norm_statistics() {
         ([1, 64, 64, 6], 1, -1000.0, 1.0),
         ([3, 3, 3, 4], 4, 1.0, 1e-3),
         ([1, 65, 1, 1], 1, 5.0, 0.0),
+        // Groups that several blocks of a GPU see: by pixels, by channels, both.
+        ([2, 40, 48, 24], 3, 3.0, 1.0),
+        ([2, 5, 7, 264], 1, 3.0, 1.0),
+        ([2, 3, 11, 70], 2, -3.0, 1.0),
+        ([1, 31, 33, 132], 2, 3.0, 1.0),
     ];
     for (i, &(shape, groups, mean, deviation)) in cases.iter().enumerate() {
         let number = seed(35_000 + i as u64);
