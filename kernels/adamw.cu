@@ -26,6 +26,7 @@ __device__ __forceinline__ double squares(const float (&g)[4]) {
 }
 
 extern "C" __global__ void global_norm(const float *grads, double *part, i64 count) {
+    grid_begin();
     __shared__ double shared[32];
     double sum = 0.;
     i64 step = (i64)gridDim.x * blockDim.x * 4;
@@ -46,6 +47,7 @@ extern "C" __global__ void global_norm(const float *grads, double *part, i64 cou
 }
 
 extern "C" __global__ void global_norm_finish(const double *part, int blocks, double clip, float *out) {
+    grid_begin();
     __shared__ double shared[32];
     double sum = 0.;
     for (int i = threadIdx.x; i < blocks; i += blockDim.x) sum += part[i];
@@ -67,6 +69,7 @@ __device__ __forceinline__ double power(double b, u32 k) {
 
 extern "C" __global__ void adamw_begin(const float *norm, u32 *counters, float *corrections, double beta1,
                                        double beta2) {
+    grid_begin();
     if (norm[1] == 0.f) {
         ++counters[1];
         return;
@@ -84,6 +87,7 @@ __device__ __forceinline__ float blend(float a, float x, float b, float y) {
 extern "C" __global__ void adamw(const float *grads, const float *norm, const float *rates, const float *corrections,
                                  float *w, float *m, float *v, float *average, bf16 *copy, float beta1, float fresh1,
                                  float beta2, float fresh2, float eps, float decay, i64 count) {
+    grid_begin();
     float clip = norm[1];
     if (clip == 0.f) return;
     float lr = rates[0], keep = rates[1], fresh = __fsub_rn(1.f, keep), first = corrections[0], second = corrections[1];

@@ -9,6 +9,7 @@
 
 extern "C" __global__ void add(View<const T0> p0, View<const T1> p1, View<const T2> p2, View<const T3> p3,
                                View<const T4> p4, View<TY> y, int n, int rows, int w, int c) {
+    grid_begin();
     int vectors = c / VX, i = blockIdx.x * blockDim.x + threadIdx.x;
     int r = i / vectors, channel = (i - r * vectors) * VX;
     if (r >= rows) return;

@@ -162,6 +162,7 @@ using namespace simt;
 extern "C" __global__ void __launch_bounds__(THREADS) attention(
     View<const TX> q, View<const TX> k, View<const TX> v, View<TX> o, View<float> lse, int heads, int blocks, int parts,
     int p, int s, int width) {
+    grid_begin();
     int i = blockIdx.x;
     [[maybe_unused]] const int c0 = i % parts * 64;
     const int q0 = i / parts % blocks * 64;

@@ -267,6 +267,7 @@ using namespace simt;
 extern "C" __global__ void __launch_bounds__(THREADS) attention_backward(
     View<const TX> q, View<const TX> k, View<const TX> v, View<const TX> o, View<const float> lse, View<const TX> d_out,
     View<TX> dq, View<TX> dk, View<TX> dv, int heads, int queries, int keys, int parts, int p, int s, int width) {
+    grid_begin();
     const Operands x = {q, k, v, o, lse, d_out};
     int i = blockIdx.x;
     [[maybe_unused]] const int c0 = i % parts * 64;

@@ -69,6 +69,7 @@ __device__ __forceinline__ double2 term(double z, double y, double u, double v, 
 extern "C" __global__ void attribute_loss(View<const TZ> logits, View<const u8> attributes, const float *taps,
                                           const double *scales, int radius, int per_row, View<TD> grad, double *part,
                                           double floor, double gain, double scale, int n, int k) {
+    grid_begin();
     const Matrix m = {taps, scales, radius, per_row};
     __shared__ __align__(16) float shared[window_floats(4 * THREADS)];
     __shared__ double sums[32];
@@ -100,12 +101,14 @@ extern "C" __global__ void attribute_loss(View<const TZ> logits, View<const u8> 
 
 extern "C" __global__ void attribute_loss_finish(const double *part, View<float> samples, float *loss, double weight,
                                                  int n, int blocks, int k) {
+    grid_begin();
     finish_loss(part, n, blocks, weight, (double)k, samples, loss);
 }
 
 #if VARIANT >= 5
 extern "C" __global__ void attribute_softmax_rows(View<const TZ> logits, View<const u8> attributes, double *rows, int n,
                                                   int k) {
+    grid_begin();
     __shared__ double sums[32];
     __shared__ float tops[32];
     int lane = threadIdx.x & 31;
@@ -134,6 +137,7 @@ extern "C" __global__ void attribute_softmax_rows(View<const TZ> logits, View<co
 extern "C" __global__ void attribute_softmax(View<const TZ> logits, View<const u8> attributes, const double *rows,
                                              const float *taps, const double *scales, int radius, int per_row,
                                              float *weight, double *totals, double *part, int n, int k) {
+    grid_begin();
     const Matrix m = {taps, scales, radius, per_row};
     __shared__ __align__(16) float shared[window_floats(4 * THREADS)];
     __shared__ double sums[32];
@@ -166,6 +170,7 @@ extern "C" __global__ void attribute_softmax(View<const TZ> logits, View<const u
 
 extern "C" __global__ void attribute_softmax_grad(View<const TZ> logits, const double *rows, const float *weight,
                                                   const double *totals, View<TD> grad, double scale, int n, int k) {
+    grid_begin();
     for (int sample = blockIdx.y; sample < n; sample += gridDim.y) {
         double total = 0.;
         for (int i = 0; i < gridDim.x; ++i) total += totals[(i64)sample * gridDim.x + i];

@@ -5,6 +5,7 @@
 #include "common.cuh"
 
 extern "C" __global__ void cast_bf16(const float *from, bf16 *to, i64 count) {
+    grid_begin();
     i64 step = (i64)gridDim.x * blockDim.x * 4;
 #pragma unroll 2
     for (i64 i = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * 4; i < count; i += step) {

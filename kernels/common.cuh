@@ -9,6 +9,14 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
+// The beginning of every kernel. From sm_90 on a kernel is launched while the one before it in the stream still runs
+// (PTX ISA: "griddepcontrol"): it lets the next one do the same, and waits until the one before is done and seen.
+__device__ __forceinline__ void grid_begin() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 // Storage of half the size: the upper half of an f32. Arithmetic is always f32.
 struct bf16 {
     u16 bits;

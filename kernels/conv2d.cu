@@ -357,6 +357,7 @@ struct Warp {
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS)
     conv2d(View<const TX> x, const float *ab, const TW *w, const TB *bias, View<const TR> residual, const TW *w2,
            const TB *bias2, View<TY> y, int n, int h, int wd, int c, int k, int s) {
+    grid_begin();
     extern __shared__ __align__(128) char shared[];
     char *halos = shared, *filters = shared + 2 * HALO_BYTES;
     const Size size = {n, h, wd};

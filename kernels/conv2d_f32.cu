@@ -145,6 +145,7 @@ __device__ __forceinline__ void multiply(float (&sums)[4][4], const float *a, co
 extern "C" __global__ void __launch_bounds__(THREADS)
     conv2d_f32(View<const TX> x, const float *ab, const TW *w, const TB *bias, View<const TR> residual,
                const TW *w2, const TB *bias2, View<TY> y, int n, int h, int wd, int c, int k, int s) {
+    grid_begin();
     __shared__ alignas(16) float halo[IMAGES * IMAGE * BC];
     __shared__ alignas(16) float filter[3 * 64 * PITCH];
     const Size size = {n, h, wd, c, k, s};

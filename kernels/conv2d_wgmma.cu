@@ -265,6 +265,7 @@ extern "C" __global__ void __launch_bounds__(ALL, BLOCKS)
     const Buffers buffers = {shared_address(shared)};
     const Length length(c, s);
     if (threadIdx.x == 0) buffers.begin();
+    grid_begin();
     __syncthreads();
     // Nobody waits for this warp again.
     if (threadIdx.x >= THREADS) {

@@ -284,6 +284,7 @@ __device__ __forceinline__ float column_sum(const char *y) {
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
     conv2d_wgrad(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k,
                  float *part) {
+    grid_begin();
     extern __shared__ __align__(128) char shared[];
     const Size size = {n, h, w, c, k};
     int tiles_c = (c + TILE - 1) / TILE, c0 = blockIdx.x % tiles_c * TILE, k0 = blockIdx.x / tiles_c * TILE;

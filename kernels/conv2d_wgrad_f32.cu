@@ -68,6 +68,7 @@ __device__ __forceinline__ void load_dy(float *to, View<const TY> dy, Place at, 
 extern "C" __global__ void __launch_bounds__(THREADS)
     conv2d_wgrad_f32(View<const TX> x, const float *ab, View<const TY> dy, int n, int h, int w, int c, int k,
                      float *part) {
+    grid_begin();
     __shared__ alignas(16) float sx[ROWS * HALO * TILE];
     __shared__ alignas(16) float sy[ROWS * COLUMNS * TILE];
     const Size size = {n, h, w, c, k};

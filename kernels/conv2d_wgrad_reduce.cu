@@ -9,6 +9,7 @@
 extern "C" __global__ void __launch_bounds__(256)
     conv2d_wgrad_reduce(const float *part, int splits, i64 weights, int biases, float *dw, int add_w, float *db,
                         int add_b) {
+    grid_begin();
     i64 i = (i64)blockIdx.x * 256 + threadIdx.x, stride = (weights + biases + 3) & ~3ll;
     if (i >= weights + biases) return;
     bool weight = i < weights;

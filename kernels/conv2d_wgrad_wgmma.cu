@@ -142,6 +142,7 @@ extern "C" __global__ void __launch_bounds__(ALL, 1)
         }
         barriers_publish();
     }
+    grid_begin();
     __syncthreads();
     // Nobody waits for this warp again.
     if (threadIdx.x >= THREADS) {

@@ -142,6 +142,7 @@ struct Merge {
 extern "C" __global__ void __launch_bounds__(256, 2)
     group_norm(View<const TX> x, View<float> stats, float2 *parts, int *tickets, int rows, int c, int lanes,
                int blocks, int span, int groups, int pitch, int most, float eps) {
+    grid_begin();
     extern __shared__ float shared[];
     __shared__ int ticket;
     Columns at(rows, c, lanes, blocks, span);

@@ -25,6 +25,7 @@ __device__ __forceinline__ u32 code_bits(int feature, int e) {
 extern "C" __global__ void latent_tokens(View<const u8> attributes, View<TX> tokens, const float *means,
                                          const u32 *seed, const u32 *index, int components, float sigma,
                                          float code, int n, int k, int width) {
+    grid_begin();
     constexpr int COUNT = VX > 1 ? VX : 2;
     int first = (blockIdx.x * blockDim.x + threadIdx.x) * COUNT;
     if (first >= k * width) return;

@@ -183,6 +183,7 @@ using namespace simt;
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(
     View<const TX> x, const float *ab, View<const TR> residual, const __grid_constant__ Sets sets, int count, int tiles,
     int m, int per_sample, int c) {
+    grid_begin();
     int tile = blockIdx.x % tiles;
     const int m0 = blockIdx.x / tiles * BM;
     const Set set = set_of(sets, count, tile);

@@ -140,6 +140,7 @@ using namespace simt;
 // `tiles` column tiles of dx.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_dgrad(
     const __grid_constant__ Sets sets, int count, View<TX> dx, int tiles, int m, int per_sample, int c) {
+    grid_begin();
     const Shape shape = {count, m, per_sample, c};
     const int c0 = blockIdx.x % tiles * BN, m0 = blockIdx.x / tiles * BM;
 #if MMA

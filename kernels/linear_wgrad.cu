@@ -192,6 +192,7 @@ using namespace simt;
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_wgrad(
     View<const TX> x, View<const TY> dy, const float *ab, float *dw, float *db, int add_w, int add_b, int tiles,
     int stretch, int m, int per_sample, int c, int k) {
+    grid_begin();
     const int begin = blockIdx.z * stretch;
     const Problem in = {x,     dy,    ab,    dw + (i64)blockIdx.z * k * c,  db + (i64)blockIdx.z * k,
                         add_w, add_b, begin, min(begin + stretch, m), per_sample, c, k};
@@ -207,6 +208,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_wgrad(
 extern "C" __global__ void __launch_bounds__(256) linear_wgrad_reduce(
     const float *dw_parts, const float *db_parts, float *dw, float *db, int add_w, int add_b, int splits, i64 kc,
     int k) {
+    grid_begin();
     i64 i = (i64)blockIdx.x * 256 + threadIdx.x;
     if (i >= kc + k) return;
     const bool bias = i >= kc;

@@ -8,6 +8,7 @@
 #include "columns.cuh"
 
 extern "C" __global__ void mean_rows(View<const TX> x, View<TY> y, float share, int rows, int c, int lanes) {
+    grid_begin();
     extern __shared__ float shared[];
     Columns at(rows, c, lanes, 1, rows);
     if (at.inside) {
@@ -33,6 +34,7 @@ extern "C" __global__ void mean_rows(View<const TX> x, View<TY> y, float share, 
 
 extern "C" __global__ void mean_rows_backward(View<const TY> dy, View<TX> dx, float share, int rows, int c, int lanes,
                                               int blocks, int span) {
+    grid_begin();
     Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;
     float d[VX];

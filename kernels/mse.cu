@@ -16,6 +16,7 @@
 constexpr int ITEMS = 8;
 
 extern "C" __global__ void mse(View<const TY> y, View<const TT> target, double *part, int n, int rows, int c) {
+    grid_begin();
     __shared__ double shared[32];
     for (int i = blockIdx.y; i < n; i += gridDim.y) {
         float sum = 0.f;
@@ -36,11 +37,13 @@ extern "C" __global__ void mse(View<const TY> y, View<const TT> target, double *
 
 extern "C" __global__ void mse_finish(const double *part, View<float> samples, float *loss, int n, int blocks,
                                       int count) {
+    grid_begin();
     finish_loss(part, n, blocks, 1., (double)count, samples, loss);
 }
 
 extern "C" __global__ void mse_backward(View<const TY> y, View<const TT> target, View<TD> dy, float factor, int n,
                                         int rows, int c) {
+    grid_begin();
     i64 e = ((i64)blockIdx.x * blockDim.x + threadIdx.x) * VX;
     if (e >= rows * c) return;
     int r = (int)e / c, channel = (int)e - r * c;

@@ -11,6 +11,7 @@
 
 extern "C" __global__ void ngmg(View<const TC> current, View<const TT> target, const float *taps, const double *scales,
                                 View<TO> out, int per_row, int radius, int b, int n) {
+    grid_begin();
     __shared__ __align__(16) float shared[window_floats(4 * THREADS)];
     int first = blockIdx.x * 4 * THREADS;
     for (int sample = blockIdx.y; sample < b; sample += gridDim.y) {

@@ -21,6 +21,7 @@ __device__ __forceinline__ float activate(float a, float x, float b) {
 extern "C" __global__ void norm_act(View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
                                     View<const TS> scale_shift, int c, int groups, View<TY> y, int rows, int w,
                                     int lanes, int blocks, int span) {
+    grid_begin();
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;
@@ -45,6 +46,7 @@ extern "C" __global__ void norm_act(View<const TX> x, View<const float> stats, c
 extern "C" __global__ void norm_pool(View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
                                      View<const TS> scale_shift, int c, int groups, View<TY> y, View<TR> raw, int rows,
                                      int w, int lanes, int blocks, int span) {
+    grid_begin();
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     Columns at(rows, c, lanes, blocks, span);
     if (!at.inside) return;

@@ -18,6 +18,7 @@
 
 extern "C" __global__ void prologue_table(View<const float> stats, const TG *gamma, const TG *beta,
                                           View<const TS> scale_shift, int c, int groups, float *ab, int n) {
+    grid_begin();
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     i64 i = (i64)blockIdx.x * blockDim.x + threadIdx.x;
     int sample = (int)(i / c), channel = (int)(i - (i64)sample * c);
@@ -32,6 +33,7 @@ extern "C" __global__ void prologue_backward_finalize(View<const float> stats, c
                                                       View<const TS> scale_shift, int c, int groups,
                                                       const float *part, float *sums, float *apply,
                                                       View<TS> dscale_shift, int rows, int blocks, int chunk) {
+    grid_begin();
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     int n = blockIdx.x, width = c / groups;
     int first = blockIdx.y * chunk * width, count = min(chunk * width, c - first);

@@ -35,6 +35,7 @@ extern "C" __global__ void prologue_backward(
     View<const TS> scale_shift, int c, int groups, const float *apply, const float *sums, View<const T0> r0,
     View<const T1> r1, View<const T2> r2, View<const T3> r3, View<TO> dx, float *dgamma, float *dbeta, int n, int rows,
     int w, int lanes, int blocks, int span) {
+    grid_begin();
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     if (NORM && blockIdx.x >= n * blocks) {
         if (blockIdx.y == 0) sum_samples(sums, norm, dgamma, dbeta, n, (blockIdx.x - n * blocks) * 32);

@@ -16,6 +16,7 @@ constexpr int ROWS = RD == OF_UPSAMPLE ? 1 : VX == 8 ? 2 : 4;
 extern "C" __global__ void __launch_bounds__(256, 2) prologue_backward_sums(
     View<const TD> dact, View<const TX> x, View<const float> stats, const TG *gamma, const TG *beta,
     View<const TS> scale_shift, int c, int groups, float *part, int rows, int w, int lanes, int blocks, int span) {
+    grid_begin();
     extern __shared__ float shared[];
     const Norm norm = {stats, gamma, beta, scale_shift, c, groups};
     Columns at(rows, c, lanes, blocks, span);

@@ -26,6 +26,7 @@ __device__ __forceinline__ void draw(const Philox &philox, int e, float (&normal
 
 extern "C" __global__ void q_sample(View<const TX0> x0, const u32 *t, const float2 *coefficients, View<TX> xt,
                                     View<TE> eps, const u32 *seed, const u32 *index, int n, int rows, int c) {
+    grid_begin();
     int e = (blockIdx.x * blockDim.x + threadIdx.x) * COUNT;
     if (e >= rows * c) return;
     for (int i = blockIdx.y; i < n; i += gridDim.y) {

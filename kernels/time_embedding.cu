@@ -29,6 +29,7 @@ __device__ __forceinline__ void sincos_f64(double x, double &sin, double &cos) {
 }
 
 extern "C" __global__ void time_embedding(const u32 *t, const float *frequencies, View<TX> out, int n, int dim) {
+    grid_begin();
     int j = blockIdx.x * blockDim.x + threadIdx.x, half = dim / 2;
     for (int i = blockIdx.y; i < n; i += gridDim.y) {
         TX *row = out.row(i, 0);

@@ -11,6 +11,7 @@
 
 extern "C" __global__ void unpack(View<u8> bytes, View<TX> x, const u32 *seed, const u32 *index, int n,
                                   int rows, int w, int c) {
+    grid_begin();
     int e = (blockIdx.x * blockDim.x + threadIdx.x) * VX;
     if (e >= rows * c) return;
     for (int i = blockIdx.y; i < n; i += gridDim.y) {

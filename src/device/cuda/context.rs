@@ -4,7 +4,9 @@ use super::cache::Cache;
 use super::error::{CudaError, describe};
 use super::kernel::{Kernel, Launch};
 use super::nvrtc::{Image, Nvrtc, Source};
-use cudarc::driver::sys::{CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute};
+use cudarc::driver::sys::{
+    self, CUdevice_attribute as Attribute, CUfunction, CUfunction_attribute,
+};
 use cudarc::driver::{CudaContext, CudaStream, DriverError, result};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -44,6 +46,9 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     name: String,
     limits: Limits,
+    /// A kernel is launched while the one before it still runs, and waits by itself (`grid_begin` of the
+    /// kernels).
+    early: bool,
     nvrtc: Nvrtc,
     cache: Option<Cache>,
     functions: Mutex<BTreeMap<Kernel, Function>>,
@@ -111,11 +116,14 @@ impl Cuda {
             memory: context.total_mem().map_err(failed)?,
             clock: 1e3 * attribute(Attribute::CU_DEVICE_ATTRIBUTE_CLOCK_RATE)? as f64,
         };
+        // CUDA graphs keep such launches from 12.3 on.
+        let early = capability >= 90 && driver_version().map_err(failed)? >= 12_030;
         Ok(Arc::new(Self {
             context,
             stream,
             name,
             limits,
+            early,
             nvrtc,
             cache: cache.map(Cache::new),
             functions: Mutex::default(),
@@ -319,17 +327,64 @@ impl Cuda {
         // SAFETY: the arguments are those that the op's launch code states for this kernel; the buffers
         // they point to live as long as the program that holds the launch.
         let result = unsafe {
-            result::launch_kernel(
-                function.0,
-                (x, y, z),
-                (launch.threads, 1, 1),
-                launch.shared as u32,
-                self.stream.cu_stream(),
-                &mut args,
-            )
+            if self.early {
+                launch_early(function.0, launch, self.stream.cu_stream(), &mut args)
+            } else {
+                result::launch_kernel(
+                    function.0,
+                    (x, y, z),
+                    (launch.threads, 1, 1),
+                    launch.shared as u32,
+                    self.stream.cu_stream(),
+                    &mut args,
+                )
+            }
         };
         self.check(&format!("launch {:?}", launch.kernel), result)
     }
+}
+
+/// A launch that does not wait for the kernel before it.
+///
+/// # Safety
+/// As of `cuLaunchKernel`; and the kernel waits by itself.
+unsafe fn launch_early(
+    function: CUfunction,
+    launch: &Launch,
+    stream: sys::CUstream,
+    args: &mut [*mut c_void],
+) -> Result<(), DriverError> {
+    let mut early = sys::CUlaunchAttribute {
+        id: sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: sys::CUlaunchAttributeValue {
+            programmaticStreamSerializationAllowed: 1,
+        },
+    };
+    let [x, y, z] = launch.grid;
+    let config = sys::CUlaunchConfig {
+        gridDimX: x,
+        gridDimY: y,
+        gridDimZ: z,
+        blockDimX: launch.threads,
+        blockDimY: 1,
+        blockDimZ: 1,
+        sharedMemBytes: launch.shared as u32,
+        hStream: stream,
+        attrs: &mut early,
+        numAttrs: 1,
+    };
+    // SAFETY: the caller's promise.
+    unsafe { sys::cuLaunchKernelEx(&config, function, args.as_mut_ptr(), std::ptr::null_mut()) }
+        .result()
+}
+
+/// The newest CUDA that the driver knows: 12030 is 12.3.
+fn driver_version() -> Result<i32, DriverError> {
+    let mut version = 0;
+    // SAFETY: a place for the number.
+    unsafe { sys::cuDriverGetVersion(&mut version) }.result()?;
+    Ok(version)
 }
 
 /// NVRTC's name of the architecture; 9.0 and 10.0 with the instructions that only they have.
