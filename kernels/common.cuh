@@ -9,11 +9,13 @@ typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
 
-// The beginning of every kernel. From sm_90 on a kernel is launched while the one before it in the stream still runs
-// (PTX ISA: "griddepcontrol"): it lets the next one do the same, and waits until the one before is done and seen.
+// The beginning of every kernel. From sm_90 on a kernel is launched before the one ahead of it in the stream has
+// ended altogether (PTX ISA: "griddepcontrol"), and waits here until what that one wrote is seen. Measured on an H100, it
+// pays to come when the blocks ahead have left, not when they have begun: early blocks fill up the first
+// multiprocessors that have room, while others stay idle.
 __device__ __forceinline__ void grid_begin() {
 #if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;\n\tgriddepcontrol.wait;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 

@@ -46,8 +46,8 @@ pub struct Cuda {
     stream: Arc<CudaStream>,
     name: String,
     limits: Limits,
-    /// A kernel is launched while the one before it still runs, and waits by itself (`grid_begin` of the
-    /// kernels).
+    /// A kernel is launched before the one ahead of it has ended altogether, and waits by itself
+    /// (`grid_begin` of the kernels).
     early: bool,
     nvrtc: Nvrtc,
     cache: Option<Cache>,
@@ -344,7 +344,7 @@ impl Cuda {
     }
 }
 
-/// A launch that does not wait for the kernel before it.
+/// A launch that does not wait for the end of the kernel ahead of it.
 ///
 /// # Safety
 /// As of `cuLaunchKernel`; and the kernel waits by itself.
