@@ -10,8 +10,8 @@ typedef unsigned long long u64;
 typedef long long i64;
 
 // The beginning of every kernel. From sm_90 on a kernel is launched before the one ahead of it in the stream has
-// ended altogether (PTX ISA: "griddepcontrol"), and waits here until what that one wrote is seen. Measured on an H100, it
-// pays to come when the blocks ahead have left, not when they have begun: early blocks fill up the first
+// ended altogether (PTX ISA: "griddepcontrol"), and waits here until what that one wrote is seen. Measured on an H100,
+// it pays to come when the blocks ahead have left, not when they have begun: early blocks fill up the first
 // multiprocessors that have room, while others stay idle.
 __device__ __forceinline__ void grid_begin() {
 #if __CUDA_ARCH__ >= 900

@@ -3,8 +3,8 @@
 //   dw[k,r,s,c] = sum_{n,p,q} dy[n,p,q,k] act[n,p+r-1,q+s-1,c],   db[k] = sum_{n,p,q} dy[n,p,q,k]
 //
 // act [N][H][W][C] is the activated (and doubled) input, from norm_act of norm_pool.cu; dy [N][H][W][K]; part as
-// in conv2d_wgrad.cu. Channels in eights. Maps (bulk.cuh), boxes innermost first: act 64 C x HW x (ROWS + 2) x IMAGES, dy
-// 64 K x 8 x 8 x 1.
+// in conv2d_wgrad.cu. Channels in eights. Maps (bulk.cuh), boxes innermost first: act 64 C x HW x (ROWS + 2) x IMAGES,
+// dy 64 K x 8 x 8 x 1.
 //
 // A block makes 64 K x 64 C x all nine taps over a contiguous range of pixel steps; blockIdx.x = K tile * C tiles + C
 // tile, blockIdx.y = split. Three warpgroups multiply, one filter row each; one thread of a further warp starts the

@@ -141,7 +141,7 @@ struct Loader {
     }
 };
 
-__device__ __forceinline__ void linear(const Input &in, const Set &set, int m0, int k0) {
+__device__ __forceinline__ void linear(const Input &in, const Set &set, int m0, int k0, const Parts &parts) {
     __shared__ __align__(16) Tile as[2], bs[2];
     const int row = threadIdx.x / 4;
     const Place first(m0, in.per_sample), place = first + min(row, in.m - 1 - m0);
@@ -149,15 +149,16 @@ __device__ __forceinline__ void linear(const Input &in, const Set &set, int m0, 
     loader.x = place.in(in.x), loader.ab = in.ab, loader.sample = place.n, loader.cols = in.c;
     loader.w = set.w + (i64)min(k0 + row, set.k - 1) * in.c;
     Sums sums = {};
-    const int chunks = (in.c + DEPTH - 1) / DEPTH;
-    loader.fetch(0);
-    for (int i = 0; i < chunks; ++i) {
+    const Share share((in.c + DEPTH - 1) / DEPTH);
+    loader.fetch(share.from);
+    for (int i = share.from; i < share.to; ++i) {
         put_k(as[i & 1], threadIdx.x % 4 * 4, row, loader.a);
         put_k(bs[i & 1], threadIdx.x % 4 * 4, row, loader.b);
         __syncthreads();
-        if (i + 1 < chunks) loader.fetch(i + 1);
+        if (i + 1 < share.to) loader.fetch(i + 1);
         multiply(as[i & 1], bs[i & 1], sums);
     }
+    if (!merge(parts, in.m - m0, sums)) return;
     const int col = k0 + first_col();
     if (col >= set.k) return;
     float bias[4];
@@ -179,10 +180,10 @@ __device__ __forceinline__ void linear(const Input &in, const Set &set, int m0, 
 using namespace simt;
 #endif
 
-// `tiles` column tiles of all `count` sets.
+// `tiles` column tiles of all `count` sets; parts: simt.cuh.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(
-    View<const TX> x, const float *ab, View<const TR> residual, const __grid_constant__ Sets sets, int count, int tiles,
-    int m, int per_sample, int c) {
+    View<const TX> x, const float *ab, View<const TR> residual, const __grid_constant__ Sets sets, int count,
+    float *parts, int *tickets, int tiles, int m, int per_sample, int c) {
     grid_begin();
     int tile = blockIdx.x % tiles;
     const int m0 = blockIdx.x / tiles * BM;
@@ -191,6 +192,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear(
 #if MMA
     tensor::linear(in, set, m0, tile * BN);
 #else
-    simt::linear(in, set, m0, tile * BN);
+    simt::linear(in, set, m0, tile * BN, {parts, tickets});
 #endif
 }

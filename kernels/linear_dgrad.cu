@@ -97,27 +97,52 @@ namespace simt {
 
 constexpr int BM = EDGE, BN = EDGE, BLOCKS = 1;
 
-__device__ __forceinline__ void linear_dgrad(const Sets &sets, const View<TX> &dx, const Shape &shape, int m0, int c0) {
-    __shared__ __align__(16) Tile as[2], bs[2];
-    const int row = threadIdx.x / 4, at = threadIdx.x % 4 * 4, down = threadIdx.x / 16;
-    const Place first(m0, shape.per_sample), place = first + min(row, shape.m - 1 - m0);
-    Sums sums = {};
-    int buffer = 0;
-#pragma unroll 1
-    for (int i = 0; i < shape.count; ++i) {
-        const Set &set = sets.set[i];
-        const TY *dy = place.in(set.dy);
-        for (int k0 = 0; k0 < set.k; k0 += DEPTH, buffer ^= 1) {
-            float a[4], b[4];
-            load4<width(VY)>(dy, k0 + at, set.k, a);
-            const int k = k0 + down;
-            load4<width(VW)>(set.w + (i64)min(k, set.k - 1) * shape.c, c0 + first_col(), k < set.k ? shape.c : 0, b);
-            put_k(as[buffer], at, row, a);
-            put_m(bs[buffer], down, first_col(), b);
-            __syncthreads();
-            multiply(as[buffer], bs[buffer], sums);
-        }
+// Walks the chunks of one set after the other.
+struct Loader {
+    const Sets &sets;
+    const int c, c0;
+    const Place place;
+    int set, k0;
+    float a[4], b[4];
+
+    static __device__ __forceinline__ int chunks(const Set &set) { return (set.k + DEPTH - 1) / DEPTH; }
+
+    // From chunk `chunk` of the list on.
+    __device__ __forceinline__ Loader(const Sets &sets, int chunk, const Place &place, int c, int c0)
+        : sets(sets), c(c), c0(c0), place(place), set(0) {
+        for (int n; chunk >= (n = chunks(sets.set[set])); ++set) chunk -= n;
+        k0 = chunk * DEPTH;
     }
+    __device__ __forceinline__ void fetch() {
+        const Set &from = sets.set[set];
+        const int k = k0 + threadIdx.x / 16;
+        load4<width(VY)>(place.in(from.dy), k0 + threadIdx.x % 4 * 4, from.k, a);
+        load4<width(VW)>(from.w + (i64)min(k, from.k - 1) * c, c0 + first_col(), k < from.k ? c : 0, b);
+        k0 += DEPTH;
+        if (k0 >= from.k) ++set, k0 = 0;
+    }
+};
+
+__device__ __forceinline__ void linear_dgrad(const Sets &sets, const View<TX> &dx, const Shape &shape, int m0, int c0,
+                                             const Parts &parts) {
+    __shared__ __align__(16) Tile as[2], bs[2];
+    const int row = threadIdx.x / 4;
+    const Place first(m0, shape.per_sample), place = first + min(row, shape.m - 1 - m0);
+    int chunks = 0;
+    for (int i = 0; i < shape.count; ++i) chunks += Loader::chunks(sets.set[i]);
+    const Share share(chunks);
+    Loader loader(sets, share.from, place, shape.c, c0);
+    Sums sums = {};
+    loader.fetch();
+#pragma unroll 1
+    for (int i = share.from; i < share.to; ++i) {
+        put_k(as[i & 1], threadIdx.x % 4 * 4, row, loader.a);
+        put_m(bs[i & 1], threadIdx.x / 16, first_col(), loader.b);
+        __syncthreads();
+        if (i + 1 < share.to) loader.fetch();
+        multiply(as[i & 1], bs[i & 1], sums);
+    }
+    if (!merge(parts, shape.m - m0, sums)) return;
     const int col = c0 + first_col();
     if (col >= shape.c) return;
 #pragma unroll
@@ -137,15 +162,16 @@ __device__ __forceinline__ void linear_dgrad(const Sets &sets, const View<TX> &d
 using namespace simt;
 #endif
 
-// `tiles` column tiles of dx.
+// `tiles` column tiles of dx; parts: simt.cuh.
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) linear_dgrad(
-    const __grid_constant__ Sets sets, int count, View<TX> dx, int tiles, int m, int per_sample, int c) {
+    const __grid_constant__ Sets sets, int count, View<TX> dx, float *parts, int *tickets, int tiles, int m,
+    int per_sample, int c) {
     grid_begin();
     const Shape shape = {count, m, per_sample, c};
     const int c0 = blockIdx.x % tiles * BN, m0 = blockIdx.x / tiles * BM;
 #if MMA
     tensor::linear_dgrad(sets, dx, shape, m0, c0);
 #else
-    simt::linear_dgrad(sets, dx, shape, m0, c0);
+    simt::linear_dgrad(sets, dx, shape, m0, c0, {parts, tickets});
 #endif
 }

@@ -1,6 +1,10 @@
 // 64x64 tiles of matrix products in f32 by 256 threads of 4x4 results each: for f32 storage, for devices without
 // tensor cores, and for operands whose rows no 16-byte copy can read.
 //
+// For few tiles the sum is made in gridDim.y parts: blockIdx.y sums up its share of the chunks and leaves it at
+// `parts`, [tile][part] in an order of its own. The block that takes the last of a tile's tickets adds the parts in
+// order. The tickets are zeros, before and after.
+//
 // A tile of an operand is 16 deep: element (k, m) lies at word 64 k + (m ^ 8 (k / 4)). Both ways of filling it
 // (four neighbours along k, or along m) and the reads of four neighbours along m meet no bank conflict.
 #pragma once
@@ -74,6 +78,49 @@ __device__ __forceinline__ void multiply(const Tile &a, const Tile &b, Sums &sum
 #pragma unroll
             for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(row[i], col[j], sums[i][j]);
     }
+}
+
+// This block's share of `chunks` chunks.
+struct Share {
+    int from, to;
+
+    __device__ __forceinline__ explicit Share(int chunks)
+        : from(chunks * blockIdx.y / gridDim.y), to(chunks * (blockIdx.y + 1) / gridDim.y) {}
+};
+
+struct Parts {
+    float *parts;
+    int *tickets;
+};
+
+// Leaves the sums of a tile that has `rows` rows, and, with the last ticket, takes the whole; whether it did.
+__device__ __forceinline__ bool merge(const Parts &to, int rows, Sums &sums) {
+    if (gridDim.y == 1) return true;
+    __shared__ int ticket;
+    float4 *tile = reinterpret_cast<float4 *>(to.parts) + blockIdx.x * gridDim.y * 4 * THREADS + threadIdx.x;
+    const int mine = min(max(rows - first_row(), 0), 4);
+#pragma unroll
+    for (int i = 0; i < 4; ++i)
+        if (i < mine)
+            tile[(blockIdx.y * 4 + i) * THREADS] = make_float4(sums[i][0], sums[i][1], sums[i][2], sums[i][3]);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) ticket = atomicAdd(to.tickets + blockIdx.x, 1);
+    __syncthreads();
+    if (ticket != gridDim.y - 1) return false;
+    __threadfence();
+    if (threadIdx.x == 0) to.tickets[blockIdx.x] = 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+        float4 sum = {};
+#pragma unroll 4
+        for (int part = 0; part < (i < mine ? gridDim.y : 0); ++part) {
+            const float4 x = tile[(part * 4 + i) * THREADS];
+            sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
+        }
+        sums[i][0] = sum.x, sums[i][1] = sum.y, sums[i][2] = sum.z, sums[i][3] = sum.w;
+    }
+    return true;
 }
 
 }  // namespace simt

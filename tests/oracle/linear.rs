@@ -101,6 +101,9 @@ fn linear_large() {
         (vec![9, 129, 8], vec![9, 1], 0, false),
         (vec![5, 20, 12], vec![32, 32], 0, false),
         (vec![2, 300, 32], vec![200], 8, true),
+        // Few rows: a GPU makes the sums in parts.
+        (vec![6, 150], vec![130, 20, 70], 0, false),
+        (vec![70, 257], vec![300], 0, true),
     ];
     for (i, (x, outputs, groups, residual)) in forms.into_iter().enumerate() {
         let form = Form {

@@ -70,6 +70,44 @@ impl Form {
     }
 }
 
+/// Depth of a chunk of the scalar form.
+const DEPTH: usize = 16;
+
+/// Parts that the sums of the scalar form are made in (`kernels/simt.cuh`), from shape and device alone.
+struct Parts {
+    count: usize,
+    address: u64,
+    tickets: u64,
+}
+
+impl Parts {
+    /// For `tiles` tiles of sums over `chunks` chunks: as many as fill the device, four chunks or more each.
+    fn new(call: &mut Call<'_>, form: Form, tiles: usize, chunks: usize) -> Self {
+        let wanted = 2 * call.device().sms / tiles;
+        let count = match form.tensor {
+            None => wanted.min(chunks / 4).max(1),
+            Some(_) => 1,
+        };
+        if count == 1 {
+            return Self {
+                count,
+                address: 0,
+                tickets: 0,
+            };
+        }
+        Self {
+            count,
+            address: call.scratch(4 * tiles * count * form.edge * form.edge),
+            // Kernels leave the tickets as they find them.
+            tickets: call.table(&vec![0_u32; tiles]),
+        }
+    }
+
+    fn args(&self, args: Args) -> Args {
+        args.ptr(self.address).ptr(self.tickets)
+    }
+}
+
 /// True if tensor cores may multiply these operands: a format that they take, rows of 16-byte vectors.
 pub(in crate::ops) fn on_tensor_cores(call: &Call<'_>, operands: &[View]) -> bool {
     let elem = match call.precision() {
@@ -205,12 +243,11 @@ impl Linear {
             .ptr(ab)
             .view_or_null(residual)
             .words(&words)
-            .int(sets.len())
-            .int(first)
-            .int(rows)
-            .int(per_sample)
-            .int(c);
-        let grid = [first * rows.div_ceil(form.edge), 1, 1];
+            .int(sets.len());
+        let tiles = first * rows.div_ceil(form.edge);
+        let parts = Parts::new(call, form, tiles, c.div_ceil(DEPTH));
+        let args = parts.args(args).int(first).int(rows).int(per_sample).int(c);
+        let grid = [tiles, parts.count, 1];
         let kernel = form.define(kernel);
         call.launch(kernel, grid, form.threads, form.shared(), args);
     }
@@ -258,16 +295,14 @@ fn launch_dgrad(call: &mut Call<'_>, sets: &[(View, View)], tensor: bool, add: b
         .define("VW", vector(sets.iter().map(|s| &s.1)))
         .define("SETS", capacity(sets.len()))
         .flag("ADD", add);
-    let tiles = c.div_ceil(form.edge);
-    let args = Args::new()
-        .words(&words)
-        .int(sets.len())
-        .view(dx)
-        .int(tiles)
-        .int(rows)
-        .int(per_sample)
-        .int(c);
-    let grid = [tiles * rows.div_ceil(form.edge), 1, 1];
+    let across = c.div_ceil(form.edge);
+    let tiles = across * rows.div_ceil(form.edge);
+    let chunks = dys.iter().map(|dy| dy.c().div_ceil(DEPTH)).sum();
+    let parts = Parts::new(call, form, tiles, chunks);
+    let args = Args::new().words(&words).int(sets.len()).view(dx);
+    let args = parts.args(args).int(across);
+    let args = args.int(rows).int(per_sample).int(c);
+    let grid = [tiles, parts.count, 1];
     call.launch(form.define(kernel), grid, form.threads, form.shared(), args);
 }
 
