@@ -3,18 +3,20 @@
 // x: View<TX> [n, rows, c] -> stats: View<float> [n, 1, 2 groups], means then inverse deviations. A group is
 // c / groups consecutive channels.
 //
-// Mean and M2 = sum (x - mean)^2 are made of four values at a time (mean first, then the deviations from it) and
-// merged by Chan's formula (Chan, Golub, LeVeque 1979) in a fixed order, first in a thread, then over the block's
-// threads and channels, mean before deviations: nothing cancels, however far the mean is from zero.
+// A thread sums up its numbers of a channel and their squares, less the first of them: as that one is among them, its
+// distance from the mean is at most sqrt(count M2), and M2 = sum (x - mean)^2 is off by count roundoffs at most. Then
+// means and M2 are merged over the block's threads and channels (Chan, Golub, LeVeque 1979) in a fixed order, means
+// first, then M2 with the squared deviations of the means: nothing cancels, however far the mean is from zero.
 //
 // Grid: columns.cuh, 256 threads. SPLIT: a group is seen by several blocks. Each leaves the moments of its part of the
 // groups at `parts` [n][block][chunk][most] and takes a ticket of the sample; who takes the last one merges the
 // sample's groups. The tickets are zeros, before and after. Shared: VX lanes pitch + 2 most floats.
-// Bytes: x once. About 5 operations per element.
+// Bytes: x once. 4 operations per element.
 //
 // Macros: TX, VX = 1, 2, 4, 8, SPLIT = 0 | 1.
 #include "columns.cuh"
 
+// Rows in flight per thread.
 constexpr int ROWS = 4;
 
 // Means and M2 of a thread's channels.
@@ -22,36 +24,40 @@ struct Moments {
     float mean[VX], m2[VX];
 };
 
-// Merges rows r, r + height, .. (ROWS of them, as far as they are inside) into `sum` of `count` rows.
-__device__ __forceinline__ void take_rows(const View<const TX> &x, const Columns &at, int r, int count, Moments &sum) {
-    float values[ROWS][VX];
-    int fresh = 0;
+// Moments of rows first + y, first + y + height, .., `count` > 0 of them.
+__device__ __forceinline__ Moments moments(const View<const TX> &x, const Columns &at, int count) {
+    float base[VX], sum[VX] = {}, squares[VX] = {};
+    int r = at.first + at.y;
+    load<VX>(x.row(at.n, r) + at.channel, base);
+    auto take = [&](const float(&values)[VX]) {
 #pragma unroll
-    for (int i = 0; i < ROWS; ++i) {
-        if (r + i * at.height < at.end) {
-            load<VX>(x.row(at.n, r + i * at.height) + at.channel, values[i]);
-            ++fresh;
-        } else {
-#pragma unroll
-            for (int v = 0; v < VX; ++v) values[i][v] = 0.f;
+        for (int v = 0; v < VX; ++v) {
+            float d = values[v] - base[v];
+            sum[v] += d;
+            squares[v] = fmaf(d, d, squares[v]);
         }
+    };
+    for (r += at.height; r + (ROWS - 1) * at.height < at.end; r += ROWS * at.height) {
+        float values[ROWS][VX];
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) load<VX>(x.row(at.n, r + i * at.height) + at.channel, values[i]);
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) take(values[i]);
     }
-    float share = 1.f / (float)fresh, weight = (float)fresh / (float)(count + fresh);
+    for (; r < at.end; r += at.height) {
+        float values[VX];
+        load<VX>(x.row(at.n, r) + at.channel, values);
+        take(values);
+    }
+    Moments out;
+    float share = 1.f / (float)count;
 #pragma unroll
     for (int v = 0; v < VX; ++v) {
-        float total = 0.f, m2 = 0.f;
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) total += values[i][v];
-        float mean = total * share;
-#pragma unroll
-        for (int i = 0; i < ROWS; ++i) {
-            float d = values[i][v] - mean;
-            if (i < fresh) m2 = fmaf(d, d, m2);
-        }
-        float delta = mean - sum.mean[v];
-        sum.mean[v] = fmaf(delta, weight, sum.mean[v]);
-        sum.m2[v] += fmaf(delta * delta, weight * (float)count, m2);
+        float d = sum[v] * share;
+        out.mean[v] = base[v] + d;
+        out.m2[v] = fmaxf(fmaf(-sum[v], d, squares[v]), 0.f);
     }
+    return out;
 }
 
 // The groups that the block's channels belong to, or parts of them.
@@ -91,12 +97,10 @@ __device__ __forceinline__ void add_up(const float (&values)[VX], const Columns 
 // Means and M2 of the block's part of its groups, in `means` and `m2s`.
 __device__ __forceinline__ void block_moments(const View<const TX> &x, const Columns &at, const Groups &groups,
                                               int pitch, float *shared, float *means, float *m2s) {
+    int own = at.inside ? at.count(at.y) : 0;
     Moments sum = {};
-    float values[VX], count = at.inside ? (float)at.count(at.y) : 0.f, rows = (float)(at.end - at.first);
-    if (at.inside) {
-        int done = 0;
-        for (int r = at.first + at.y; r < at.end; r += ROWS * at.height, done += ROWS) take_rows(x, at, r, done, sum);
-    }
+    if (own > 0) sum = moments(x, at, own);
+    float values[VX], count = (float)own, rows = (float)(at.end - at.first);
 #pragma unroll
     for (int v = 0; v < VX; ++v) values[v] = count * sum.mean[v];
     add_up(values, at, groups, pitch, shared, means);
@@ -139,7 +143,7 @@ struct Merge {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(256, 2)
+extern "C" __global__ void __launch_bounds__(256, 3)
     group_norm(View<const TX> x, View<float> stats, float2 *parts, int *tickets, int rows, int c, int lanes,
                int blocks, int span, int groups, int pitch, int most, float eps) {
     grid_begin();

@@ -124,30 +124,39 @@ impl Form {
         // Lanes that end with a group.
         let whole = (1..=width.min(WIDE)).find(|l| (l * vector).is_multiple_of(width));
         let chunks = |lanes: usize| vectors.div_ceil(lanes);
-        let mut lanes = match whole {
+        let widest = match whole {
             Some(group) => (group * (WIDE / group)).min(vectors),
             None => WIDE.min(vectors),
         };
         // Fewer channels a block until the device is full; four lanes or more fill whole sectors.
         let narrower = |lanes: usize| {
             let half = lanes / 2;
-            let fits = whole.is_none_or(|group| half.is_multiple_of(group));
+            let fits = whole.is_some_and(|group| half.is_multiple_of(group));
             (fits && half >= 4 && x.rows() >= 2 * THREADS / half).then_some(half)
         };
+        let mut lanes = widest;
         while x.n() * chunks(lanes) < 2 * limits.sms
             && let Some(half) = narrower(lanes)
         {
             lanes = half;
         }
-        let (height, blocks) = (THREADS / lanes, x.n() * chunks(lanes));
-        let share = x.rows().div_ceil((2 * limits.sms).div_ceil(blocks));
-        // A block that is alone with a group saves the merging: worth some idle multiprocessors.
-        let alone = whole.is_some() && (2 * blocks >= limits.sms || x.rows() <= 16 * height);
-        let span = if alone {
+        // A block that is alone with a group saves the merging: worth some idle multiprocessors, not long sums.
+        let most = if 2 * x.n() * chunks(lanes) >= limits.sms {
+            32
+        } else {
+            16
+        };
+        let alone = x.rows() <= most * (THREADS / lanes);
+        let full = x.n() * chunks(lanes) >= 4 * limits.sms;
+        let span = if whole.is_some() && (alone || full) {
             x.rows()
         } else {
-            share.max(4 * height).min(x.rows())
+            lanes = widest;
+            let blocks = (4 * limits.sms).div_ceil(x.n() * chunks(lanes));
+            let share = x.rows().div_ceil(blocks);
+            share.max(8 * (THREADS / lanes)).min(x.rows())
         };
+        let height = THREADS / lanes;
         let columns = Columns {
             vector,
             lanes,
