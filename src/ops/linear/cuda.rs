@@ -164,6 +164,32 @@ fn capacity(sets: usize) -> usize {
     [1, 4, 16].into_iter().find(|&c| sets <= c).unwrap_or(SETS)
 }
 
+/// What is multiplied: x through a prologue, with the table of its coefficients.
+#[derive(Clone, Copy)]
+struct Source {
+    x: View,
+    ab: u64,
+    prologue: Prologue,
+}
+
+impl Source {
+    /// Input 0 of `call`, whose norm's operands are inputs from `first` on. In bf16 it is normed beforehand, once
+    /// for the layers and their weight gradients: tensor cores outrun a norm on the way in.
+    fn new(call: &mut Call<'_>, prologue: Prologue, first: usize, tensor: bool) -> Self {
+        let bf16 = call.precision() == Precision::Bf16;
+        if tensor && bf16 && prologue.norm.is_some() {
+            return Self {
+                x: prologue::activated(call, prologue, first, false),
+                ab: 0,
+                prologue: Prologue::default(),
+            };
+        }
+        let x = call.input(0);
+        let ab = prologue::table(call, prologue.norm, first, x.shape);
+        Self { x, ab, prologue }
+    }
+}
+
 /// One of the layers: weight, bias, result.
 struct Set {
     w: View,
@@ -173,14 +199,13 @@ struct Set {
 
 impl Linear {
     pub(super) fn launch(&self, call: &mut Call<'_>) -> Result<(), Unsupported> {
-        let x = call.input(0);
-        let ab = prologue::table(call, self.prologue.norm, self.first_norm(), x.shape);
         let residual = self
             .residual
             .then(|| call.input(self.first_norm() + self.prologue.operands()));
-        let mut operands = vec![x];
+        let mut operands = vec![call.input(0)];
         operands.extend((0..self.sets).map(|i| call.weight(1 + 2 * i)));
         let tensor = on_tensor_cores(call, &operands);
+        let source = Source::new(call, self.prologue, self.first_norm(), tensor);
         let sets: Vec<Set> = (0..self.sets)
             .map(|i| Set {
                 w: weight(call, 1 + 2 * i, tensor),
@@ -189,68 +214,71 @@ impl Linear {
             })
             .collect();
         for run in runs(&sets, |s| s.y.elem) {
-            self.launch_run(call, (x, ab, residual), run, tensor);
+            launch_run(call, (source, residual), run, tensor);
         }
         Ok(())
     }
+}
 
-    fn launch_run(
-        &self,
-        call: &mut Call<'_>,
-        (mut x, ab, mut residual): (View, u64, Option<View>),
-        sets: &[Set],
-        tensor: bool,
-    ) {
-        let c = x.c();
-        let mut ys: Vec<View> = sets.iter().map(|s| s.y).collect();
-        let per_sample = if self.prologue.norm.is_some() {
-            x.rows()
-        } else {
-            let mut views = vec![&mut x];
-            views.extend(residual.as_mut());
-            views.extend(&mut ys);
-            merge(&mut views)
-        };
-        let rows = x.n() * x.rows();
-        let columns = |edge: usize| ys.iter().map(|y| y.c().div_ceil(edge)).sum::<usize>();
-        let sms = call.device().sms;
-        let form = Form::pick(tensor, |edge| {
-            (rows.div_ceil(edge) * columns(edge)).div_ceil(sms) * edge * edge
-        });
-        let mut words = Vec::new();
-        let mut first = 0;
-        for (set, y) in sets.iter().zip(&ys) {
-            words.extend([set.w.pointer, set.bias]);
-            words.extend([y.pointer, y.sample as u64, y.ld as u64]);
-            words.push(y.c() as u64 | (first as u64) << 32);
-            first += y.c().div_ceil(form.edge);
-        }
-        words.resize(6 * capacity(sets.len()), 0);
-        let kernel = Kernel::new("linear", "linear")
-            .define("TX", x.elem)
-            .define("TW", sets[0].w.elem)
-            .define("TY", ys[0].elem)
-            .define("TR", residual.map_or(x.elem, |r| r.elem))
-            .define("VX", x.vector(8))
-            .define("VW", vector(sets.iter().map(|s| &s.w)))
-            .define("VY", vector(ys.iter().chain(&residual)))
-            .define("SETS", capacity(sets.len()))
-            .flag("NORM", self.prologue.norm.is_some())
-            .flag("SILU", self.prologue.silu)
-            .flag("RESIDUAL", residual.is_some());
-        let args = Args::new()
-            .view(x)
-            .ptr(ab)
-            .view_or_null(residual)
-            .words(&words)
-            .int(sets.len());
-        let tiles = first * rows.div_ceil(form.edge);
-        let parts = Parts::new(call, form, tiles, c.div_ceil(DEPTH));
-        let args = parts.args(args).int(first).int(rows).int(per_sample).int(c);
-        let grid = [tiles, parts.count, 1];
-        let kernel = form.define(kernel);
-        call.launch(kernel, grid, form.threads, form.shared(), args);
+fn launch_run(
+    call: &mut Call<'_>,
+    (source, mut residual): (Source, Option<View>),
+    sets: &[Set],
+    tensor: bool,
+) {
+    let Source {
+        mut x,
+        ab,
+        prologue,
+    } = source;
+    let c = x.c();
+    let mut ys: Vec<View> = sets.iter().map(|s| s.y).collect();
+    let per_sample = if prologue.norm.is_some() {
+        x.rows()
+    } else {
+        let mut views = vec![&mut x];
+        views.extend(residual.as_mut());
+        views.extend(&mut ys);
+        merge(&mut views)
+    };
+    let rows = x.n() * x.rows();
+    let columns = |edge: usize| ys.iter().map(|y| y.c().div_ceil(edge)).sum::<usize>();
+    let sms = call.device().sms;
+    let form = Form::pick(tensor, |edge| {
+        (rows.div_ceil(edge) * columns(edge)).div_ceil(sms) * edge * edge
+    });
+    let mut words = Vec::new();
+    let mut first = 0;
+    for (set, y) in sets.iter().zip(&ys) {
+        words.extend([set.w.pointer, set.bias]);
+        words.extend([y.pointer, y.sample as u64, y.ld as u64]);
+        words.push(y.c() as u64 | (first as u64) << 32);
+        first += y.c().div_ceil(form.edge);
     }
+    words.resize(6 * capacity(sets.len()), 0);
+    let kernel = Kernel::new("linear", "linear")
+        .define("TX", x.elem)
+        .define("TW", sets[0].w.elem)
+        .define("TY", ys[0].elem)
+        .define("TR", residual.map_or(x.elem, |r| r.elem))
+        .define("VX", x.vector(8))
+        .define("VW", vector(sets.iter().map(|s| &s.w)))
+        .define("VY", vector(ys.iter().chain(&residual)))
+        .define("SETS", capacity(sets.len()))
+        .flag("NORM", prologue.norm.is_some())
+        .flag("SILU", prologue.silu)
+        .flag("RESIDUAL", residual.is_some());
+    let args = Args::new()
+        .view(x)
+        .ptr(ab)
+        .view_or_null(residual)
+        .words(&words)
+        .int(sets.len());
+    let tiles = first * rows.div_ceil(form.edge);
+    let parts = Parts::new(call, form, tiles, c.div_ceil(DEPTH));
+    let args = parts.args(args).int(first).int(rows).int(per_sample).int(c);
+    let grid = [tiles, parts.count, 1];
+    call.launch(form.define(kernel), grid, form.threads, form.shared(), args);
 }
 
 impl LinearDgrad {
@@ -309,10 +337,19 @@ fn launch_dgrad(call: &mut Call<'_>, sets: &[(View, View)], tensor: bool, add: b
 /// Rows that a split of a weight gradient sums up at least: fewer cost more to add than to sum.
 const STRETCH: usize = 256;
 
+/// Blocks of a multiprocessor that sum up parts of a weight gradient: one alone would wait for its own copies.
+fn resident(tensor: bool, edge: usize) -> usize {
+    let forms = if tensor { [SMALL, LARGE] } else { [SCALAR; 2] };
+    let [_, _, blocks] = forms[usize::from(edge > SMALL.edge)]
+        .tensor
+        .unwrap_or([1; 3]);
+    blocks
+}
+
 /// How the rows of a weight gradient are cut, from shape and device alone: rows of a split, and splits.
-/// Splits are for multiprocessors that the tiles would leave idle.
-fn cut(rows: usize, tiles: usize, sms: usize) -> (usize, usize) {
-    let splits = (sms / tiles).clamp(1, rows.div_ceil(STRETCH));
+/// Splits are for `places` of blocks that the tiles would leave idle.
+fn cut(rows: usize, tiles: usize, places: usize) -> (usize, usize) {
+    let splits = (places / tiles).clamp(1, rows.div_ceil(STRETCH));
     // A whole number of the deepest chunk.
     let stretch = rows.div_ceil(splits).next_multiple_of(32);
     (stretch, rows.div_ceil(stretch))
@@ -320,10 +357,14 @@ fn cut(rows: usize, tiles: usize, sms: usize) -> (usize, usize) {
 
 impl LinearWgrad {
     pub(super) fn launch(&self, call: &mut Call<'_>) -> Result<(), Unsupported> {
-        let (mut x, mut dy) = (call.input(0), call.input(1));
-        let ab = prologue::table(call, self.prologue.norm, 2, x.shape);
-        let tensor = on_tensor_cores(call, &[x, dy]);
-        let per_sample = if self.prologue.norm.is_some() {
+        let mut dy = call.input(1);
+        let tensor = on_tensor_cores(call, &[call.input(0), dy]);
+        let Source {
+            mut x,
+            ab,
+            prologue,
+        } = Source::new(call, self.prologue, 2, tensor);
+        let per_sample = if prologue.norm.is_some() {
             x.rows()
         } else {
             merge(&mut [&mut x, &mut dy])
@@ -332,10 +373,10 @@ impl LinearWgrad {
         let sms = call.device().sms;
         let tiles = |edge: usize| c.div_ceil(edge) * k.div_ceil(edge);
         let form = Form::pick(tensor, |edge| {
-            let (stretch, splits) = cut(rows, tiles(edge), sms);
+            let (stretch, splits) = cut(rows, tiles(edge), sms * resident(tensor, edge));
             (tiles(edge) * splits).div_ceil(sms) * stretch * edge * edge
         });
-        let (stretch, splits) = cut(rows, tiles(form.edge), sms);
+        let (stretch, splits) = cut(rows, tiles(form.edge), sms * resident(tensor, form.edge));
         let (dw, db) = (call.output(0), call.output(1));
         let add = self.modes.map(|mode| mode == Mode::Add);
         let (to, add_now) = if splits == 1 {
@@ -344,7 +385,7 @@ impl LinearWgrad {
             let weights = call.scratch(splits * k * c * 4);
             ([weights, call.scratch(splits * k * 4)], [false; 2])
         };
-        let kernel = define(form, self.prologue, [x, dy, dw]);
+        let kernel = define(form, prologue, [x, dy, dw]);
         let args = Args::new()
             .view(x)
             .view(dy)
