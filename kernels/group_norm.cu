@@ -37,7 +37,8 @@ __device__ __forceinline__ Moments moments(const View<const TX> &x, const Column
             squares[v] = fmaf(d, d, squares[v]);
         }
     };
-    for (r += at.height; r + (ROWS - 1) * at.height < at.end; r += ROWS * at.height) {
+    // The first row again: it adds nothing, and the rest comes in whole sets of ROWS.
+    for (; r + (ROWS - 1) * at.height < at.end; r += ROWS * at.height) {
         float values[ROWS][VX];
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) load<VX>(x.row(at.n, r + i * at.height) + at.channel, values[i]);

@@ -147,14 +147,17 @@ impl Form {
             16
         };
         let alone = x.rows() <= most * (THREADS / lanes);
-        let full = x.n() * chunks(lanes) >= 4 * limits.sms;
+        let full = x.n() * chunks(lanes) >= 3 * limits.sms;
         let span = if whole.is_some() && (alone || full) {
             x.rows()
         } else {
             lanes = widest;
-            let blocks = (4 * limits.sms).div_ceil(x.n() * chunks(lanes));
-            let share = x.rows().div_ceil(blocks);
-            share.max(8 * (THREADS / lanes)).min(x.rows())
+            // Three blocks of a multiprocessor, all at once.
+            let blocks = (3 * limits.sms / (x.n() * chunks(lanes))).max(1);
+            // Whole sets of the kernel's ROWS for each thread.
+            let set = 4 * (THREADS / lanes);
+            let share = x.rows().div_ceil(blocks).next_multiple_of(set);
+            share.min(x.rows())
         };
         let height = THREADS / lanes;
         let columns = Columns {
