@@ -14,6 +14,7 @@ use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::classifier::ClassifierKind;
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
+use gmmk::train::machine::Machine;
 use gmmk::train::metrics::MetricsRow;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
@@ -393,6 +394,7 @@ fn go(
 ) -> Result<()> {
     let config = &setup.config;
     greet(setup, &packed, name, memory);
+    Machine::new(device, memory).save(&run.machine())?;
     let total = config.total_steps();
     let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), device)?;
     if let Some(checkpoint) = &checkpoint {
@@ -419,7 +421,7 @@ fn go(
         say("stopped before the first step; nothing was trained");
     } else if outcome.finished {
         say(&format!(
-            "done: {} steps; samples, loss.png and checkpoints in {folder}",
+            "done: {} steps; report.html, samples and checkpoints in {folder}",
             outcome.step
         ));
         say(&format!(

@@ -45,6 +45,18 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// Seconds as people say them.
+pub fn human_duration(seconds: f64) -> String {
+    let s = seconds.max(0.0);
+    match s {
+        s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
+        s if s < 90.0 => format!("{s:.1} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 /// Replaces `path` by what `write` puts into a temporary file in the same folder: written, synced,
 /// renamed, and the folder synced. At any instant, a crash leaves the old file or the new one.
 ///

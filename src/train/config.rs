@@ -406,7 +406,8 @@ impl RunConfig {
         }
     }
 
-    fn table(&self) -> Result<toml::Table, ConfigError> {
+    /// Every key and its value.
+    pub fn table(&self) -> Result<toml::Table, ConfigError> {
         toml::Table::try_from(self).map_err(|e| ConfigError::Encode(e.to_string()))
     }
 
@@ -459,20 +460,26 @@ fn hint(key: &str) -> String {
     }
 }
 
+/// Every key whose values differ, with both.
+pub fn differences(saved: &RunConfig, wanted: &RunConfig) -> Result<Vec<Difference>, ConfigError> {
+    let (saved, wanted) = (saved.table()?, wanted.table()?);
+    let show = |value: Option<&toml::Value>| value.map_or("(none)".to_owned(), |v| v.to_string());
+    let differing = KEYS
+        .iter()
+        .filter(|key| saved.get(**key) != wanted.get(**key));
+    let difference = |key: &&str| Difference {
+        key: (*key).to_owned(),
+        saved: show(saved.get(*key)),
+        wanted: show(wanted.get(*key)),
+    };
+    Ok(differing.map(difference).collect())
+}
+
 /// Whether the run `saved` may be resumed as `wanted`: only its length, device, threads and how
 /// often it samples and saves may differ. The error lists every other key with both values.
 pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
-    let (saved, wanted) = (saved.table()?, wanted.table()?);
-    let show = |value: Option<&toml::Value>| value.map_or("(none)".to_owned(), |v| v.to_string());
-    let differences: Vec<Difference> = KEYS
-        .iter()
-        .filter(|key| !FREE_KEYS.contains(key) && saved.get(**key) != wanted.get(**key))
-        .map(|key| Difference {
-            key: (*key).to_owned(),
-            saved: show(saved.get(*key)),
-            wanted: show(wanted.get(*key)),
-        })
-        .collect();
+    let mut differences = differences(saved, wanted)?;
+    differences.retain(|d| !FREE_KEYS.contains(&d.key.as_str()));
     if differences.is_empty() {
         return Ok(());
     }

@@ -4,7 +4,9 @@ use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Count
 use super::held_out::{HeldOut, Measurement};
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
+use super::report;
 use super::run_dir::RunDir;
+use super::runs::RunState;
 use super::setup::{Setup, page_batch};
 use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
@@ -239,11 +241,28 @@ impl<'a> Trainer<'a> {
             if saves || stopped {
                 self.save(save_every)?;
             }
+            if saves || samples {
+                self.report(RunState::Running, observer);
+            }
         }
+        let finished = self.counters.step >= total;
+        let state = if finished {
+            RunState::Finished
+        } else {
+            RunState::Stopped
+        };
+        self.report(state, observer);
         Ok(Outcome {
             step: self.counters.step,
-            finished: self.counters.step >= total,
+            finished,
         })
+    }
+
+    /// Writes report.html. A run does not end because nobody can look at it.
+    fn report(&self, state: RunState, observer: &mut dyn Observer) {
+        if let Err(error) = report::write(self.run.path(), Some(state)) {
+            observer.note(&format!("warning: no report: {error}"));
+        }
     }
 
     fn one_step(&mut self, total: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
@@ -343,6 +362,8 @@ impl<'a> Trainer<'a> {
         values.extend(classifier_loss.map(|loss| ("classifier_loss".to_string(), loss)));
         if let Some(measured) = &measured {
             values.push(("held_out_loss".into(), measured.loss));
+            let levels = measured.levels.iter();
+            values.extend(levels.map(|(level, loss)| (level.metric(), *loss)));
             if let Some(scores) = &measured.classifier {
                 values.extend(scores.metrics(self.data.attribute_names()));
                 observer.note(&format!("classifier, held out: {scores}"));
@@ -394,7 +415,11 @@ impl<'a> Trainer<'a> {
             self.counters.step, self.counters.images_seen
         );
         let path = self.run.sample_page(self.counters.step);
-        page.render(&pictures, size, title)?.save_png(&path)?;
+        let page = page.render(&pictures, size, title)?;
+        let png = page.save_png(&path)?;
+        let size = [page.width(), page.height()];
+        self.events
+            .picture(self.counters.step, "samples", size, &png)?;
         self.plot()?;
         observer.note(&format!("wrote {}", path.display()));
         Ok(())
