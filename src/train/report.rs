@@ -108,9 +108,7 @@ fn tiles(run: &Run) -> Vec<(&'static str, String)> {
         ("peak host memory", some(run.last("peak_rss_bytes"), &bytes)),
         (
             "waiting for data",
-            some(mean(run, "data_wait"), &|v| {
-                format!("{} %", significant(100.0 * v, 2))
-            }),
+            some(mean(run, "data_wait"), &|v| format!("{:.2} %", 100.0 * v)),
         ),
         (
             "skipped steps",
@@ -184,6 +182,11 @@ fn curves(run: &Run) -> String {
             run.points("skipped"),
         ));
     }
+    // All over the same images, so that eyes can go from one to the other.
+    let images = run.rows.last().map_or(0, |row| row.images);
+    for chart in &mut charts {
+        chart.x_range = Some([0.0, images as f64]);
+    }
     let drawn: String = charts.iter().map(Chart::html).collect();
     match drawn.is_empty() {
         true => "<p class=\"soft\">Nothing is logged yet.</p>\n".into(),
@@ -234,14 +237,11 @@ fn losses(run: &Run) -> Chart {
     }
 }
 
-/// Held-out losses by noise level. The note's noise is the standard deviation beside the picture's.
+/// Held-out losses by noise level; what is left of a picture is its scale in the noisy one.
 fn levels(run: &Run) -> Chart {
     const CLASSES: [&str; 5] = ["c4", "c1", "c3", "c2", "c0"];
     let schedule = Schedule::new(run.config.schedule).ok();
-    let noise = |t: u32| {
-        let table = schedule.as_ref()?.alpha_bar();
-        Some((1.0 - table.get(t as usize)?).max(0.0).sqrt())
-    };
+    let scale = |t: u32| Some(100.0 * schedule.as_ref()?.alpha_bar().get(t as usize)?.sqrt());
     let named = run.rows.iter().flat_map(|row| &row.values);
     let mut levels: Vec<(Level, &str)> = Vec::new();
     for (name, _) in named {
@@ -255,11 +255,9 @@ fn levels(run: &Run) -> Chart {
         .iter()
         .zip(CLASSES.iter().cycle())
         .map(|((level, metric), class)| {
-            let noise = noise(level.first).zip(noise(level.last));
-            let noise = noise.map_or(String::new(), |(a, b)| {
-                format!(" (noise {a:.2}\u{2013}{b:.2})")
-            });
-            let name = format!("t {}\u{2013}{}{noise}", level.first, level.last);
+            let scales = scale(level.first).zip(scale(level.last));
+            let scales = scales.map_or(String::new(), |(a, b)| format!(": {a:.0} to {b:.0} %"));
+            let name = format!("t {}\u{2013}{}{scales}", level.first, level.last);
             line(name, class, run.points(metric))
         });
     Chart {
@@ -267,7 +265,7 @@ fn levels(run: &Run) -> Chart {
         series: series.collect(),
         ..chart(
             "Loss by noise level",
-            "held-out pictures, fixed noise, averaged weights",
+            "held-out pictures; per cent: what is left of the picture at t",
         )
     }
 }

@@ -11,6 +11,8 @@ fn a_run_leaves_all_its_files() {
         "config.toml",
         "metrics.jsonl",
         "loss.png",
+        "machine.json",
+        "report.html",
         "checkpoints/latest",
         "checkpoints/step-00000040.safetensors",
         "samples/step-00000020.png",
@@ -173,6 +175,8 @@ fn help_and_version_are_there() {
         &["bench", "--help"],
         &["verify", "--help"],
         &["devices", "--help"],
+        &["report", "--help"],
+        &["runs", "--help"],
     ] {
         assert!(!done(dir.path(), args).out.is_empty());
     }

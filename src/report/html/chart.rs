@@ -5,7 +5,7 @@ use crate::report::figure::axis::Axis;
 use std::fmt::Write;
 
 const WIDTH: f64 = 420.0;
-const HEIGHT: f64 = 230.0;
+const HEIGHT: f64 = 236.0;
 const LEFT: f64 = 48.0;
 const RIGHT: f64 = 412.0;
 const TOP: f64 = 10.0;
@@ -33,6 +33,8 @@ pub struct Chart {
     pub note: String,
     /// Name of the horizontal axis.
     pub x_label: String,
+    /// Ends of the horizontal axis; `None`: from the data.
+    pub x_range: Option<[f64; 2]>,
     /// Logarithmic vertical axis.
     pub log_y: bool,
     /// Ends of the vertical axis; `None`: from the data.
@@ -54,7 +56,7 @@ impl Chart {
             return String::new();
         }
         let all = || lines.iter().flat_map(|(_, points)| points.iter());
-        let x = Axis::new(None, all().map(|p| p[0]), false, 0.0);
+        let x = Axis::new(self.x_range, all().map(|p| p[0]), false, 0.0);
         let y = Axis::new(self.y_range, all().map(|p| p[1]), self.log_y, 0.06);
         let mut out = format!(
             "<figure class=\"chart\">\n<figcaption><h3>{}</h3><p>{}</p></figcaption>\n",
@@ -82,7 +84,9 @@ impl Chart {
             }
         }
         out.push_str("</svg>\n<p class=\"legend\">");
-        for (series, _) in &lines {
+        // One line is named by the heading.
+        let named = lines.iter().filter(|_| lines.len() > 1);
+        for (series, _) in named {
             let _ = write!(
                 out,
                 "<span><i class=\"{}\"></i>{}</span> ",
