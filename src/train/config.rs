@@ -9,6 +9,7 @@ use toml::de::DeTable;
 pub use self::error::{ConfigError, Difference};
 use super::classifier::ClassifierKind;
 use super::length::Length;
+use super::rate::RateSchedule;
 use crate::diffusion::schedule::{Schedule, ScheduleSpec};
 use crate::gmm::latent::LatentKind;
 use crate::report::files::replace_with_bytes;
@@ -88,6 +89,10 @@ pub struct RunConfig {
     pub batch: u64,
     /// AdamW's learning rate.
     pub lr: f64,
+    /// Images (or steps) over which the learning rate rises from 0; may be 0.
+    pub warmup: Length,
+    /// What the learning rate does after that.
+    pub lr_schedule: RateSchedule,
     /// AdamW's decay rates of the first and second moment.
     pub betas: [f64; 2],
     /// AdamW's epsilon.
@@ -96,6 +101,8 @@ pub struct RunConfig {
     pub weight_decay: f64,
     /// Bound of the gradient's global norm.
     pub clip: f64,
+    /// Steps in a row without a finite gradient before the run gives up.
+    pub max_skipped: u64,
     /// Half-life of the weights' moving average (EMA).
     pub ema_half_life: Length,
     /// The half-life is at most this share of the images seen, so that early weights are forgotten.
@@ -133,7 +140,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 30] = [
     "program",
     "data",
     "data_path",
@@ -142,10 +149,13 @@ const KEYS: [&str; 27] = [
     "steps",
     "batch",
     "lr",
+    "warmup",
+    "lr_schedule",
     "betas",
     "eps",
     "weight_decay",
     "clip",
+    "max_skipped",
     "ema_half_life",
     "ema_ramp",
     "seed",
@@ -165,9 +175,10 @@ const KEYS: [&str; 27] = [
 
 /// Keys that may differ when a run is resumed. `program` is not compared: a newer program may go on
 /// with an older run, and it is a record, not a wish.
-const FREE_KEYS: [&str; 6] = [
+const FREE_KEYS: [&str; 7] = [
     "program",
     "steps",
+    "max_skipped",
     "device",
     "threads",
     "sample_every",
@@ -246,10 +257,13 @@ impl RunConfig {
             steps: Length::Steps(400_000),
             batch: 16,
             lr: 1e-4,
+            warmup: Length::Steps(0),
+            lr_schedule: RateSchedule::Constant,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.01,
             clip: 1.0,
+            max_skipped: 100,
             ema_half_life: Length::Images(110_000),
             ema_ramp: 0.05,
             seed: 0,
@@ -272,6 +286,19 @@ impl RunConfig {
     pub fn ema_decay(&self, images_seen: u64) -> f64 {
         let half_life = self.ema_half_life.images(self.batch);
         ema_decay(images_seen, self.batch, half_life, self.ema_ramp)
+    }
+
+    /// Learning rate of the step after `images_seen` images.
+    pub fn lr_at(&self, images_seen: u64) -> f64 {
+        let total = self.steps.images(self.batch);
+        let warmup = self.warmup.images(self.batch);
+        let schedule = self.lr_schedule;
+        self.lr * schedule.share(images_seen, self.batch, warmup, total)
+    }
+
+    /// Learning rate and decay of the average of the step after `images_seen` images.
+    pub fn rates(&self, images_seen: u64) -> [f64; 2] {
+        [self.lr_at(images_seen), self.ema_decay(images_seen)]
     }
 
     /// The run's length in optimizer steps.
@@ -324,6 +351,9 @@ impl RunConfig {
         }
         if !(1..=1 << 20).contains(&self.batch) {
             return fail("batch", &self.batch, "1 to 1048576 images");
+        }
+        if self.max_skipped == 0 {
+            return fail("max_skipped", &0, "at least 1 step");
         }
         for (key, length) in [
             ("steps", self.steps),
@@ -475,11 +505,13 @@ pub fn differences(saved: &RunConfig, wanted: &RunConfig) -> Result<Vec<Differen
     Ok(differing.map(difference).collect())
 }
 
-/// Whether the run `saved` may be resumed as `wanted`: only its length, device, threads and how
-/// often it samples and saves may differ. The error lists every other key with both values.
+/// Whether the run `saved` may be resumed as `wanted`: only its length (where the rate does not fall
+/// towards it), patience, device, threads and how often it samples and saves may differ. The error lists every other key with both values.
 pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
     let mut differences = differences(saved, wanted)?;
-    differences.retain(|d| !FREE_KEYS.contains(&d.key.as_str()));
+    // A falling rate is a function of the whole length.
+    let bound = saved.lr_schedule == RateSchedule::Cosine;
+    differences.retain(|d| !FREE_KEYS.contains(&d.key.as_str()) || (bound && d.key == "steps"));
     if differences.is_empty() {
         return Ok(());
     }

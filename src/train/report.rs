@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::held_out::Level;
+use super::rate::RateSchedule;
 use super::runs::{Run, RunState, RunsError};
 use crate::diffusion::schedule::Schedule;
 use crate::report::files::{human_bytes, human_duration, replace_with_bytes};
@@ -345,6 +346,8 @@ fn commands(run: &Run) -> String {
         RunState::Finished => format!(" --steps {}", 2 * run.config.total_steps()),
         RunState::Running | RunState::Stopped => String::new(),
     };
+    // A rate that has fallen to nothing has nowhere to go.
+    let ended = run.state == RunState::Finished && run.config.lr_schedule == RateSchedule::Cosine;
     let title = match run.state {
         RunState::Running => "Should it stop, this goes on with it:",
         RunState::Stopped => "Go on with it:",
@@ -356,7 +359,12 @@ fn commands(run: &Run) -> String {
         "gmmk train {} --out {folder} --resume{longer}",
         run.config.data
     );
-    block(title, &train)
+    let train = if ended {
+        String::new()
+    } else {
+        block(title, &train)
+    };
+    train
         + &block(
             "Draw from it:",
             &format!("gmmk sample --checkpoint {folder} --out samples.png"),

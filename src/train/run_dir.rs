@@ -135,6 +135,11 @@ impl RunDir {
         self.checkpoints().join(checkpoint::file_name(step))
     }
 
+    /// `dump/`: what a run leaves that gave up.
+    pub fn dump(&self) -> PathBuf {
+        self.path.join("dump")
+    }
+
     /// `samples/`.
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples")

@@ -134,6 +134,17 @@ pub fn page_batch(batch: usize) -> usize {
     batch.min(12)
 }
 
+/// The largest batch that `--batch auto` chooses.
+pub const AUTO_BATCH: usize = 256;
+
+/// Free memory of what trains: the GPU's, or the host's where the system says.
+fn free_memory(device: &Device) -> Result<Option<usize>, DeviceError> {
+    Ok(match &device.gpu {
+        Some(gpu) => Some(gpu.cuda.memory().map_err(DeviceError::from)?.0),
+        None => available_bytes().map(|b| b as usize),
+    })
+}
+
 /// Memory of a run in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -263,11 +274,7 @@ impl Setup {
     pub fn check_memory(&self, device: &Device) -> Result<Memory, SetupError> {
         let batch = self.config.batch as usize;
         let memory = self.memory(batch, device)?;
-        let free = match &device.gpu {
-            Some(gpu) => Some(gpu.cuda.memory().map_err(DeviceError::from)?.0),
-            None => available_bytes().map(|b| b as usize),
-        };
-        let Some(available) = free else {
+        let Some(available) = free_memory(device)? else {
             return Ok(memory);
         };
         if memory.total() <= available {
@@ -291,6 +298,29 @@ impl Setup {
                 n => format!("the largest batch that fits is {n} (--batch {n})"),
             },
         })
+    }
+
+    /// The batch of `--batch auto`: the largest power of two, up to [`AUTO_BATCH`], whose plan takes at
+    /// most four fifths of the free memory; 1 where not even that does.
+    ///
+    /// # Errors
+    /// Operands that do not fit; the device's.
+    pub fn auto_batch(&self, device: &Device) -> Result<u64, SetupError> {
+        let available = free_memory(device)?.map_or(usize::MAX, |free| free / 5 * 4);
+        self.largest_power_of_two(device, available)
+    }
+
+    /// The largest power of two, up to [`AUTO_BATCH`], whose plan takes at most `available` bytes, or 1.
+    pub(super) fn largest_power_of_two(
+        &self,
+        device: &Device,
+        available: usize,
+    ) -> Result<u64, SetupError> {
+        let mut batch = AUTO_BATCH;
+        while batch > 1 && self.memory(batch, device)?.total() > available {
+            batch /= 2;
+        }
+        Ok(batch as u64)
     }
 
     /// State for training, zeroed.

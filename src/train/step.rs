@@ -18,7 +18,7 @@ use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
 use crate::rng::split;
-use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::executable::{DeviceError, Executable, NotFinite};
 use crate::tape::plan::Plan;
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
@@ -364,6 +364,20 @@ impl TrainStep {
         Ok(named
             .map(|(node, launch, time)| (nodes[node].op.name(), launch, time))
             .collect())
+    }
+
+    /// Looks for the first tensor that is not finite in the step on `batch`, without updating anything.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn first_not_finite(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<Option<NotFinite>, DeviceError> {
+        self.feed(batch, rates)?;
+        self.exe.first_not_finite(state, Arena::Params)
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.

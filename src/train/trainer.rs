@@ -20,11 +20,13 @@ use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
-use crate::tape::executable::DeviceError;
+use crate::tape::executable::{DeviceError, NotFinite};
 use crate::tape::state::State;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+mod health;
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -73,13 +75,17 @@ pub enum TrainError {
     },
     /// The gradient was not finite too often in a row.
     #[error(
-        "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged; resume from an earlier checkpoint with a lower --lr in a new run, or check the data"
+        "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged{fault}; {dump}; what was saved before stays: start a new run with a lower --lr, a --warmup or a lower clip, or check the data"
     )]
     Diverged {
         /// Steps in a row.
         count: u64,
         /// The last of them.
         step: u64,
+        /// The first tensor that was not finite, in words.
+        fault: String,
+        /// Where the dump is, in words.
+        dump: String,
     },
 }
 
@@ -104,8 +110,6 @@ pub struct Outcome {
 
 /// A line of metrics every so many steps.
 const LOG_EVERY: u64 = 10;
-/// Steps without a finite gradient before the run is given up.
-const PATIENCE: u64 = 100;
 /// Steps without a finite gradient that are told one by one.
 const NAMED_SKIPS: u64 = 10;
 /// Steps of the sampler on the pages.
@@ -129,6 +133,10 @@ pub struct Trainer<'a> {
     window: Window,
     seconds: f64,
     skipped_in_a_row: u64,
+    /// The first of the steps in a row without a finite gradient, until it is looked into.
+    suspect: Option<u64>,
+    /// What was not finite when one was last looked into.
+    fault: Option<NotFinite>,
 }
 
 /// What happened since the last line of metrics.
@@ -190,6 +198,8 @@ impl<'a> Trainer<'a> {
             window: Window::default(),
             seconds: kept.last().map_or(0.0, |row| row.seconds),
             skipped_in_a_row: 0,
+            suspect: None,
+            fault: None,
             setup,
             run,
             data,
@@ -233,6 +243,7 @@ impl<'a> Trainer<'a> {
                 let measured = if samples { self.measure()? } else { None };
                 self.log(measured, observer)?;
             }
+            self.check_health(observer)?;
             if samples {
                 self.draw_page(stop, observer)?;
             }
@@ -268,7 +279,7 @@ impl<'a> Trainer<'a> {
     fn one_step(&mut self, total: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let config = &self.setup.config;
         let start = Instant::now();
-        let rates = [config.lr, config.ema_decay(self.counters.images_seen)];
+        let rates = config.rates(self.counters.images_seen);
         let batch = self.loader.next()?;
         self.step.start(&mut self.state, batch, rates)?;
         self.counters.step += 1;
@@ -319,10 +330,9 @@ impl<'a> Trainer<'a> {
                 observer.note(&format!(
                     "note: the gradient of step {step} is not finite; the weights stay as they are"
                 ));
-            }
-            if self.skipped_in_a_row >= PATIENCE {
-                let count = self.skipped_in_a_row;
-                return Err(TrainError::Diverged { count, step });
+                if self.skipped_in_a_row == 1 {
+                    self.suspect = Some(step);
+                }
             }
         }
         let window = &mut self.window;
@@ -349,7 +359,10 @@ impl<'a> Trainer<'a> {
         let mut values = vec![
             ("loss".to_string(), window.loss / steps),
             ("grad_norm".into(), window.grad_norm / steps),
-            ("lr".into(), config.lr),
+            (
+                "lr".into(),
+                config.lr_at(self.counters.images_seen.saturating_sub(config.batch)),
+            ),
             (
                 "ema_decay".into(),
                 config.ema_decay(self.counters.images_seen),
@@ -457,16 +470,20 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
-        self.metrics.sync()?;
-        self.state.fetch()?;
-        let info = CheckpointInfo {
+    fn info(&self) -> CheckpointInfo {
+        CheckpointInfo {
             config: self.setup.config.clone(),
             counters: self.counters,
             attribute_names: self.data.attribute_names().to_vec(),
             attribute_rows: training_rows(&self.data).map(<[u8]>::to_vec).collect(),
             network: self.setup.net.config().to_json(),
-        };
+        }
+    }
+
+    fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        self.state.fetch()?;
+        let info = self.info();
         let mut tensors = StateTensors::new(self.setup.net.table(), &self.state);
         checkpoint::save(&self.run.checkpoints(), &mut tensors, &info)?;
         checkpoint::prune(&self.run.checkpoints(), save_every)?;
