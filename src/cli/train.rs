@@ -125,6 +125,9 @@ pub struct TrainArgs {
     /// Pictures per step; auto: as many as fit, a power of two up to 256 [default: 16]
     #[arg(long, value_name = "N|auto")]
     batch: Option<BatchSize>,
+    /// Parts in which a step's pictures are taken, one after the other, to save memory [default: 1]
+    #[arg(long, value_name = "N")]
+    micro_batches: Option<u64>,
     /// Learning rate [default: 1e-4]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
@@ -198,6 +201,7 @@ impl TrainArgs {
         set(&mut config.steps, &self.steps);
         let batch = self.batch.and_then(BatchSize::number);
         set(&mut config.batch, &batch);
+        set(&mut config.micro_batches, &self.micro_batches);
         set(&mut config.lr, &self.lr);
         set(&mut config.warmup, &self.warmup);
         set(&mut config.lr_schedule, &self.lr_schedule);
@@ -291,6 +295,7 @@ impl TrainArgs {
             let batch = setup.auto_batch(device)?;
             warn(&format!("--batch auto: {batch} pictures per step"));
             setup.config.batch = batch;
+            setup.config.validate()?;
         }
         Ok(())
     }

@@ -87,6 +87,9 @@ pub struct RunConfig {
     pub steps: Length,
     /// Images per optimizer step.
     pub batch: u64,
+    /// Parts of a step's images that go through the network one after the other: less memory, the same
+    /// step up to rounding.
+    pub micro_batches: u64,
     /// AdamW's learning rate.
     pub lr: f64,
     /// Images (or steps) over which the learning rate rises from 0; may be 0.
@@ -140,7 +143,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 30] = [
+const KEYS: [&str; 31] = [
     "program",
     "data",
     "data_path",
@@ -148,6 +151,7 @@ const KEYS: [&str; 30] = [
     "schedule",
     "steps",
     "batch",
+    "micro_batches",
     "lr",
     "warmup",
     "lr_schedule",
@@ -175,10 +179,11 @@ const KEYS: [&str; 30] = [
 
 /// Keys that may differ when a run is resumed. `program` is not compared: a newer program may go on
 /// with an older run, and it is a record, not a wish.
-const FREE_KEYS: [&str; 7] = [
+const FREE_KEYS: [&str; 8] = [
     "program",
     "steps",
     "max_skipped",
+    "micro_batches",
     "device",
     "threads",
     "sample_every",
@@ -256,6 +261,7 @@ impl RunConfig {
             schedule: data.schedule(),
             steps: Length::Steps(400_000),
             batch: 16,
+            micro_batches: 1,
             lr: 1e-4,
             warmup: Length::Steps(0),
             lr_schedule: RateSchedule::Constant,
@@ -351,6 +357,13 @@ impl RunConfig {
         }
         if !(1..=1 << 20).contains(&self.batch) {
             return fail("batch", &self.batch, "1 to 1048576 images");
+        }
+        if !(1..=self.batch).contains(&self.micro_batches) {
+            return fail(
+                "micro_batches",
+                &self.micro_batches,
+                "1 to the images of a step",
+            );
         }
         if self.max_skipped == 0 {
             return fail("max_skipped", &0, "at least 1 step");
@@ -506,7 +519,7 @@ pub fn differences(saved: &RunConfig, wanted: &RunConfig) -> Result<Vec<Differen
 }
 
 /// Whether the run `saved` may be resumed as `wanted`: only its length (where the rate does not fall
-/// towards it), patience, device, threads and how often it samples and saves may differ. The error lists every other key with both values.
+/// towards it), patience, micro-batches, device, threads and how often it samples and saves may differ. The error lists every other key with both values.
 pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
     let mut differences = differences(saved, wanted)?;
     // A falling rate is a function of the whole length.

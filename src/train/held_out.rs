@@ -100,7 +100,8 @@ impl HeldOut {
         if count == 0 {
             return Ok(None);
         }
-        let batch = (setup.config.batch as usize).min(count);
+        let config = &setup.config;
+        let batch = (config.batch.div_ceil(config.micro_batches) as usize).min(count);
         let pick = |i: usize| indices[i * indices.len() / count] as usize;
         let parts = (0..count)
             .step_by(batch)

@@ -249,6 +249,7 @@ impl Setup {
     /// Operands that do not fit; an op that the device cannot run.
     pub fn memory(&self, batch: usize, device: &Device) -> Result<Memory, SetupError> {
         let plan = plan(&self.recipe(), batch, device)?;
+        let part = batch.div_ceil(self.config.micro_batches as usize);
         let half = device
             .gpu
             .as_ref()
@@ -260,7 +261,7 @@ impl Setup {
             step: plan.peak_bytes,
             step_bound: plan.bound_bytes,
             step_separate: plan.separate_bytes,
-            measuring: probe_plan(&self.recipe(), batch, device)?.peak_bytes
+            measuring: probe_plan(&self.recipe(), part, device)?.peak_bytes
                 + Generator::plan(&self.net, &self.conditioning, page_batch(batch), device)?
                     .peak_bytes,
             flops: plan.flops,

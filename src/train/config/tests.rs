@@ -71,6 +71,8 @@ fn mistakes_name_file_line_and_key() {
         ),
         ("warmup = -1", &["`warmup`", "64kimg"]),
         ("lr_schedule = \"linear\"", &["`lr_schedule`", "cosine"]),
+        ("micro_batches = 0", &["`micro_batches`", "1 to the images"]),
+        ("micro_batches = 17", &["`micro_batches`", "found 17"]),
         ("max_skipped = 0", &["`max_skipped`", "at least 1"]),
         ("feature_code = \"off\"", &["`feature_code`", "`none`"]),
         ("seed = -1", &["`seed`", "0 or above"]),
@@ -117,6 +119,7 @@ fn resuming_may_change_the_way_but_not_the_work() {
         precision: "auto".into(),
         threads: 3,
         max_skipped: 9,
+        micro_batches: 2,
         sample_every: Length::Steps(7),
         save_every: Length::Images(9),
         ..saved.clone()
