@@ -132,27 +132,22 @@ impl Wish {
     /// Opens the device, and says in one line what it is and why.
     pub fn open(self) -> Result<(Device, String)> {
         let pool = Arc::new(Pool::new(self.threads as usize)?);
-        let cpu = |why: &str| {
-            let level = gmmk::device::simd::level().name();
-            let threads = pool.threads();
-            let s = if threads == 1 { "" } else { "s" };
-            format!("CPU, {threads} thread{s}, {level}{why}")
+        let named = |device: Device, why: &str| {
+            let text = device.describe() + why;
+            (device, text)
         };
         let ordinal = match self.device {
             Choice::Cpu => {
                 self.check_cpu()?;
-                return Ok((pool.clone().into(), cpu("")));
+                return Ok(named(pool.into(), ""));
             }
             Choice::Auto => 0,
             Choice::Cuda(n) => n,
         };
         match self.open_gpu(ordinal) {
             Ok(gpu) => {
-                let name = gpu.cuda.name();
-                let how = if gpu.graph { "" } else { ", without graphs" };
-                let text = format!("{name}, {}{how}", gpu.precision.name());
                 let gpu = Some(gpu);
-                Ok((Device { pool, gpu }, text))
+                Ok(named(Device { pool, gpu }, ""))
             }
             Err(error) if self.device == Choice::Auto => {
                 self.check_cpu()?;
@@ -161,7 +156,7 @@ impl Wish {
                     Some(CudaError::NoDevice(_)) => " (no NVIDIA GPU)".to_string(),
                     _ => format!(" ({error:#})"),
                 };
-                Ok((pool.clone().into(), cpu(&why)))
+                Ok(named(pool.into(), &why))
             }
             Err(error) => Err(error.context(format!("--device {}", self.device))),
         }

@@ -6,7 +6,9 @@ mod device;
 mod devices;
 mod gmm;
 mod numbers;
+mod report;
 mod reproduce;
+mod runs;
 mod sample;
 mod terminal;
 mod train;
@@ -37,6 +39,10 @@ enum Command {
     /// Mixture expansion of a column of numbers, distances between two
     #[command(subcommand)]
     Gmm(gmm::GmmCommand),
+    /// Write a run's report.html anew
+    Report(report::ReportArgs),
+    /// List runs, or compare two
+    Runs(runs::RunsArgs),
     /// Make the figures and tables of the paper anew
     Reproduce(reproduce::ReproduceArgs),
     /// Is this build right on this machine? Compares with reference numbers
@@ -82,6 +88,8 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
+        Command::Report(args) => report::run(args),
+        Command::Runs(args) => runs::run(args),
         Command::Reproduce(args) => reproduce::run(args),
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),

@@ -14,12 +14,15 @@ use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::classifier::ClassifierKind;
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
+use gmmk::train::machine::Machine;
 use gmmk::train::metrics::MetricsRow;
+use gmmk::train::rate::RateSchedule;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::trainer::{Observer, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +49,39 @@ enum Classifier {
     Bce,
     /// NGMG entropy: cross-entropy that weighs an attribute by its neighbours' errors
     Ngmg,
+}
+
+/// What `--batch` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BatchSize {
+    /// What the memory holds.
+    Auto,
+    /// So many pictures.
+    Pictures(u64),
+}
+
+impl BatchSize {
+    fn number(self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Pictures(n) => Some(n),
+        }
+    }
+}
+
+impl FromStr for BatchSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.parse().ok().filter(|n| (1..=1 << 20).contains(n));
+        match (text, number) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Some(n)) => Ok(Self::Pictures(n)),
+            _ => Err(format!(
+                "`{text}`: expected auto, or a number in 1..=1048576"
+            )),
+        }
+    }
 }
 
 impl Classifier {
@@ -86,12 +122,27 @@ pub struct TrainArgs {
     /// Length of the whole run: 4000, 4000steps or 64kimg [default: 20000steps]
     #[arg(long, value_name = "N")]
     steps: Option<Length>,
-    /// Pictures per step [default: 16]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
-    batch: Option<u64>,
+    /// Pictures per step; auto: as many as fit, a power of two up to 256 [default: 16]
+    #[arg(long, value_name = "N|auto")]
+    batch: Option<BatchSize>,
+    /// Parts in which a step's pictures are taken, one after the other, to save memory [default: 1]
+    #[arg(long, value_name = "N")]
+    micro_batches: Option<u64>,
     /// Learning rate [default: 1e-4]
     #[arg(long, value_name = "X")]
     lr: Option<f64>,
+    /// The learning rate rises from 0 over this length [default: 0]
+    #[arg(long, value_name = "N")]
+    warmup: Option<Length>,
+    /// What it does then: constant, or cosine (to 0 at the run's end) [default: constant]
+    #[arg(long, value_name = "KIND")]
+    lr_schedule: Option<RateSchedule>,
+    /// Half-life of the weights' average [default: 110kimg, at most a twentieth of what was seen]
+    #[arg(long, value_name = "N")]
+    ema_half_life: Option<Length>,
+    /// Steps in a row without a finite gradient before the run gives up [default: 100]
+    #[arg(long, value_name = "N")]
+    max_skipped: Option<u64>,
     /// Seed of everything random [default: 0]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -148,8 +199,14 @@ impl TrainArgs {
             }
         }
         set(&mut config.steps, &self.steps);
-        set(&mut config.batch, &self.batch);
+        let batch = self.batch.and_then(BatchSize::number);
+        set(&mut config.batch, &batch);
+        set(&mut config.micro_batches, &self.micro_batches);
         set(&mut config.lr, &self.lr);
+        set(&mut config.warmup, &self.warmup);
+        set(&mut config.lr_schedule, &self.lr_schedule);
+        set(&mut config.ema_half_life, &self.ema_half_life);
+        set(&mut config.max_skipped, &self.max_skipped);
         set(&mut config.seed, &self.seed);
         set(&mut config.threads, &self.threads);
         set(&mut config.latent, &self.latent);
@@ -232,6 +289,17 @@ impl TrainArgs {
         Ok(config)
     }
 
+    /// Puts what the memory holds in the place of `--batch auto`.
+    fn choose_batch(&self, setup: &mut Setup, device: &Device) -> Result<()> {
+        if self.batch == Some(BatchSize::Auto) {
+            let batch = setup.auto_batch(device)?;
+            warn(&format!("--batch auto: {batch} pictures per step"));
+            setup.config.batch = batch;
+            setup.config.validate()?;
+        }
+        Ok(())
+    }
+
     /// The paper's network on a GPU; on a CPU one that shows something within minutes.
     fn default_preset(&self, data: DataKind) -> &'static str {
         match data {
@@ -277,7 +345,7 @@ pub fn run(args: TrainArgs) -> Result<()> {
     }
     let config = args.configure()?;
     if args.dry_run {
-        return dry_run(config, args.no_graph);
+        return dry_run(config, &args);
     }
     let folder = args.folder(Some(&config));
     if folder.join("config.toml").exists() {
@@ -295,7 +363,8 @@ pub fn run(args: TrainArgs) -> Result<()> {
         network.sample_size as u32,
     )?;
     let device = open_device(&config, args.no_graph)?;
-    let setup = Setup::for_data(config, &packed)?;
+    let mut setup = Setup::for_data(config, &packed)?;
+    args.choose_batch(&mut setup, &device.0)?;
     let memory = setup.check_memory(&device.0)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
@@ -318,6 +387,12 @@ fn resumed_config(args: &TrainArgs, folder: &Path) -> Result<(RunConfig, RunConf
     if !instead {
         wanted.data = args.dataset.kind();
     }
+    if args.batch == Some(BatchSize::Auto) {
+        bail!(
+            "--batch auto with --resume: the run has its batch, {}; leave it out",
+            saved.batch
+        );
+    }
     args.apply(&mut wanted);
     args.check_classifier(&wanted)?;
     resume_difference(&saved, &wanted)?;
@@ -338,7 +413,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     };
     if args.dry_run {
         let (_, wanted) = resumed_config(args, &folder)?;
-        return dry_run(wanted, args.no_graph);
+        return dry_run(wanted, args);
     }
     let run = RunDir::resume(&folder)?;
     let (saved, wanted) = resumed_config(args, &folder)?;
@@ -393,6 +468,7 @@ fn go(
 ) -> Result<()> {
     let config = &setup.config;
     greet(setup, &packed, name, memory);
+    Machine::new(device, memory).save(&run.machine())?;
     let total = config.total_steps();
     let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), device)?;
     if let Some(checkpoint) = &checkpoint {
@@ -419,7 +495,7 @@ fn go(
         say("stopped before the first step; nothing was trained");
     } else if outcome.finished {
         say(&format!(
-            "done: {} steps; samples, loss.png and checkpoints in {folder}",
+            "done: {} steps; report.html, samples and checkpoints in {folder}",
             outcome.step
         ));
         say(&format!(
@@ -493,11 +569,12 @@ impl Observer for Watcher {
 }
 
 /// Prints what a run would be.
-fn dry_run(config: RunConfig, no_graph: bool) -> Result<()> {
+fn dry_run(config: RunConfig, args: &TrainArgs) -> Result<()> {
     let source = data::source(config.data, config.data_path.as_deref())?;
-    let setup = Setup::new(config, source.attribute_names().len())?;
+    let (device, _) = open_device(&config, args.no_graph)?;
+    let mut setup = Setup::new(config, source.attribute_names().len())?;
+    args.choose_batch(&mut setup, &device)?;
     let config = &setup.config;
-    let (device, _) = open_device(config, no_graph)?;
     say(config.to_toml()?.trim_end());
     let memory = setup.check_memory(&device)?;
     say(&format!(

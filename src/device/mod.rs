@@ -22,6 +22,23 @@ pub struct Device {
     pub gpu: Option<Gpu>,
 }
 
+impl Device {
+    /// What it is, in a few words: `CPU, 2 threads, AVX-512`, `NVIDIA H100 80GB HBM3, bf16`.
+    pub fn describe(&self) -> String {
+        match &self.gpu {
+            Some(gpu) => {
+                let how = if gpu.graph { "" } else { ", without graphs" };
+                format!("{}, {}{how}", gpu.cuda.name(), gpu.precision.name())
+            }
+            None => {
+                let threads = self.pool.threads();
+                let s = if threads == 1 { "" } else { "s" };
+                format!("CPU, {threads} thread{s}, {}", simd::level().name())
+            }
+        }
+    }
+}
+
 /// A GPU, and how it is used.
 #[derive(Clone)]
 pub struct Gpu {

@@ -12,13 +12,28 @@ use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Worksp
 /// # Errors
 /// Shapes that differ.
 pub fn mse(tape: &mut Tape, y: Var, target: Var) -> Result<[Var; 2], TapeError> {
-    let out = tape.push(Mse, &[y, target])?;
+    weighted_mse(tape, y, target, 1.0)
+}
+
+/// [`mse`], whose gradient is multiplied by `weight`; the values recorded are not.
+///
+/// # Errors
+/// Shapes that differ.
+pub fn weighted_mse(
+    tape: &mut Tape,
+    y: Var,
+    target: Var,
+    weight: f64,
+) -> Result<[Var; 2], TapeError> {
+    let out = tape.push(Mse { weight }, &[y, target])?;
     Ok([out[0], out[1]])
 }
 
-/// See [`mse`].
+/// See [`weighted_mse`].
 #[derive(Debug)]
-pub struct Mse;
+pub struct Mse {
+    weight: f64,
+}
 
 /// Vectors that a thread of the kernel adds up (`ITEMS` in kernels/mse.cu).
 const ITEMS: usize = 8;
@@ -50,7 +65,10 @@ impl Op for Mse {
 
     fn vjp(&self, b: &mut Backward<'_>, node: &NodeIo) -> Result<(), TapeError> {
         if b.needs(node.inputs[0]) {
-            let gradient = b.tape.push_one(MseBackward, &node.inputs)?;
+            let backward = MseBackward {
+                weight: self.weight,
+            };
+            let gradient = b.tape.push_one(backward, &node.inputs)?;
             b.add_plain(node.inputs[0], gradient);
         }
         Ok(())
@@ -105,9 +123,11 @@ impl Op for Mse {
     }
 }
 
-/// dy = 2 (y - target) / elements.
+/// dy = 2 weight (y - target) / elements.
 #[derive(Debug)]
-pub struct MseBackward;
+pub struct MseBackward {
+    weight: f64,
+}
 
 impl Op for MseBackward {
     fn name(&self) -> &'static str {
@@ -120,7 +140,7 @@ impl Op for MseBackward {
 
     fn cpu(&self, call: &Call<'_>) {
         let (y, target) = (call.input(0), call.input(1));
-        let factor = (2.0 / (y.n() * y.rows() * y.cols()) as f64) as f32;
+        let factor = (2.0 * self.weight / (y.n() * y.rows() * y.cols()) as f64) as f32;
         call.pool()
             .run(&[call.output(0).split(256)], &mut [], |_, parts, _| {
                 let (n, first) = parts.place(0);
@@ -139,7 +159,7 @@ impl Op for MseBackward {
         let vector = elements_at_once(&[y, target, dy]);
         let grid = per_sample(y.rows() * y.c(), vector, y.n());
         let args = Args::new().view(y).view(target).view(dy);
-        let args = args.f32((2.0 / y.len() as f64) as f32);
+        let args = args.f32((2.0 * self.weight / y.len() as f64) as f32);
         let args = args.int(y.n()).int(y.rows()).int(y.c());
         let kernel = kernel("mse_backward", [y, target], dy, vector);
         call.launch(kernel, grid, THREADS, 0, args);

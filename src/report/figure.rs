@@ -1,6 +1,6 @@
 //! Figures: panels of lines, points, bands and bars over axes, with a title and a caption.
 
-mod axis;
+pub(super) mod axis;
 mod canvas;
 mod legend;
 mod panel;

@@ -8,12 +8,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// The disk (or quota) is full.
-    #[error("{}: no space left on the device; {needed} needed: free some space, or choose another folder; what was there before is unchanged", path.display())]
+    #[error("{}: no space left on the device; {needed} needed{free}: free some space, or choose another folder; what was there before is unchanged", path.display())]
     NoSpace {
         /// The file that was to be written.
         path: PathBuf,
         /// How much it takes, in words.
         needed: String,
+        /// How much there is, and in which folder, in words; empty where that is unknown.
+        free: String,
     },
     /// Any other failure.
     #[error("{}: cannot {action}: {source}; what was there before is unchanged", path.display())]
@@ -45,16 +47,31 @@ pub fn human_bytes(bytes: u64) -> String {
     }
 }
 
+/// Seconds as people say them.
+pub fn human_duration(seconds: f64) -> String {
+    let s = seconds.max(0.0);
+    match s {
+        s if s < 1.0 => format!("{:.0} ms", s * 1000.0),
+        s if s < 90.0 => format!("{s:.1} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{:.1} h", s / 3600.0),
+        s => format!("{:.1} days", s / 86_400.0),
+    }
+}
+
 /// Replaces `path` by what `write` puts into a temporary file in the same folder: written, synced,
 /// renamed, and the folder synced. At any instant, a crash leaves the old file or the new one.
 ///
-/// `needed` is the size the caller expects, for the message when the disk is full (0: unknown).
+/// `needed` is the size the caller expects (0: unknown): where there is less space nothing is begun.
 /// Errors leave the old file and no temporary one. `write` may seek.
 pub fn replace_file<E: From<FileError>>(
     path: &Path,
     needed: u64,
     write: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
+    if let Some(free) = free_bytes(path).filter(|&free| free < needed) {
+        return Err(no_space(path, needed, Some(free)).into());
+    }
     let temporary = Temporary::new(path)?;
     let fail = |action| io_error(path, needed, action);
     let mut file = OpenOptions::new()
@@ -87,22 +104,43 @@ pub fn io_error(
     needed: u64,
     action: &'static str,
 ) -> impl Fn(io::Error) -> FileError + Copy {
-    move |source| {
-        let path = path.to_path_buf();
-        match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FileError::NoSpace {
-                path,
-                needed: match needed {
-                    0 => "more".to_owned(),
-                    _ => format!("{} ({needed} bytes)", human_bytes(needed)),
-                },
-            },
-            _ => FileError::Io {
-                path,
-                action,
-                source,
-            },
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            no_space(path, needed, free_bytes(&path))
         }
+        _ => FileError::Io {
+            path: path.to_path_buf(),
+            action,
+            source,
+        },
+    }
+}
+
+/// The folder of the file `path`.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Bytes that can be written beside `path`; `None` where the file system does not say.
+fn free_bytes(path: &Path) -> Option<u64> {
+    let space = fs4::statvfs(folder_of(path)).ok()?;
+    (space.total_space() > 0).then(|| space.available_space())
+}
+
+fn no_space(path: &Path, needed: u64, free: Option<u64>) -> FileError {
+    let words = |bytes: u64| format!("{} ({bytes} bytes)", human_bytes(bytes));
+    let free = free.map(|free| format!(", {} free in {}", words(free), folder_of(path).display()));
+    FileError::NoSpace {
+        path: path.to_path_buf(),
+        needed: if needed == 0 {
+            "more".to_owned()
+        } else {
+            words(needed)
+        },
+        free: free.unwrap_or_default(),
     }
 }
 
@@ -181,11 +219,7 @@ impl Drop for Temporary {
 /// A rename is durable only once the folder is.
 #[cfg(unix)]
 fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p,
-        _ => Path::new("."),
-    };
-    File::open(folder)?.sync_all()
+    File::open(folder_of(path))?.sync_all()
 }
 
 #[cfg(not(unix))]
@@ -305,6 +339,40 @@ mod tests {
             remove_leftovers(&dir.path().join("none"))
                 .unwrap()
                 .is_empty()
+        );
+    }
+
+    /// Nothing is begun that cannot be ended, and what was there stays.
+    #[test]
+    fn space_is_asked_for_before_a_file_is_begun() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace_with_bytes(&path, b"old").unwrap();
+        let write = |_: &mut File| -> Result<(), FileError> { panic!("it was begun") };
+        let error = replace_file(&path, 1 << 60, write).unwrap_err();
+        assert!(matches!(error, FileError::NoSpace { .. }));
+        let (message, folder) = (error.to_string(), dir.path().display());
+        let free = free_bytes(&path).unwrap();
+        assert!(
+            message.contains("(1152921504606846976 bytes) needed"),
+            "{message}"
+        );
+        assert!(
+            message.contains(&format!(" bytes) free in {folder}")),
+            "{message}"
+        );
+        let told = message
+            .split('(')
+            .nth(2)
+            .unwrap()
+            .split(' ')
+            .next()
+            .unwrap();
+        let told: u64 = told.parse().unwrap();
+        assert!(told.abs_diff(free) < 1 << 30, "{told} and {free}");
+        assert_eq!(
+            (names(dir.path()), fs::read(&path).unwrap()),
+            (vec!["a".to_owned()], b"old".to_vec())
         );
     }
 

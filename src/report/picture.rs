@@ -200,8 +200,8 @@ impl Picture {
         }
     }
 
-    /// The picture as a PNG file, replaced atomically.
-    pub fn save_png(&self, path: &Path) -> Result<(), PictureError> {
+    /// The picture as a PNG file, replaced atomically; the file's bytes.
+    pub fn save_png(&self, path: &Path) -> Result<Vec<u8>, PictureError> {
         let mut bytes = Vec::new();
         let (width, height) = (self.width as u32, self.height as u32);
         image::codecs::png::PngEncoder::new(&mut bytes)
@@ -210,7 +210,8 @@ impl Picture {
                 path: path.display().to_string(),
                 source,
             })?;
-        Ok(replace_with_bytes(path, &bytes)?)
+        replace_with_bytes(path, &bytes)?;
+        Ok(bytes)
     }
 }
 

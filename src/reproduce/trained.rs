@@ -13,6 +13,7 @@ use crate::tape::state::State;
 use crate::train::checkpoint::{self, Checkpoint, Part};
 use crate::train::config::{DataKind, RunConfig, resume_difference};
 use crate::train::length::Length;
+use crate::train::machine::Machine;
 use crate::train::metrics::{self, MetricsRow};
 use crate::train::run_dir::RunDir;
 use crate::train::setup::{self, Setup};
@@ -167,7 +168,8 @@ impl Model {
         let (run, last) = open_run(&folder, &setup)?;
         let taken = last.as_ref().map_or(0, |c| c.info().counters.step);
         if taken < setup.config.total_steps() {
-            setup.check_memory(&context.device)?;
+            let memory = setup.check_memory(&context.device)?;
+            Machine::new(&context.device, memory).save(&run.machine())?;
             announce(&setup, data, &folder, taken, context)?;
             let packed = data.packed.clone();
             let device = context.device.clone();

@@ -2,7 +2,7 @@
 
 use super::{Arena, Kind, NodeIo, Tape, TapeError, Var};
 use crate::tape::types::{Mismatch, TensorType};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 /// How a gradient was resampled on its way: the reader undoes it while it adds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,13 +43,13 @@ pub struct Backward<'a> {
     sum: SumOf,
     needed: Vec<bool>,
     pending: HashMap<Var, Vec<Contribution>>,
-    written: HashSet<Var>,
 }
 
 impl Tape {
     /// Appends the gradients of the sum of `losses` with respect to everything that asked for one.
     /// Parameters' gradients are written into the gradient arena at the parameters' offsets; the
-    /// returned map holds those of inputs. `sum` records additions.
+    /// returned map holds those of inputs. `sum` records additions. Called again, for losses that were
+    /// recorded since, it adds to the parameters' gradients.
     ///
     /// # Errors
     /// A gradient node's operands do not fit, or something that asked for a gradient has none.
@@ -61,7 +61,6 @@ impl Tape {
             sum,
             needed,
             pending: HashMap::new(),
-            written: HashSet::new(),
         };
         for &loss in losses {
             // The loss op itself knows that the upstream gradient is one.
@@ -173,7 +172,7 @@ impl Backward<'_> {
             let m = Mismatch::new("weight", "a window of the parameter arena", found);
             return Err(self.tape.error("backward", m));
         };
-        let mode = if self.written.insert(param) {
+        let mode = if self.tape.written.insert(offset) {
             Mode::Write
         } else {
             Mode::Add
@@ -189,9 +188,8 @@ impl Backward<'_> {
             if !self.tape.wants_grad(var) {
                 continue;
             }
-            let param = matches!(self.tape.kind(var), Kind::State(..));
-            let found = if param {
-                self.written.contains(&var)
+            let found = if let Kind::State(_, offset) = self.tape.kind(var) {
+                self.tape.written.contains(offset)
             } else {
                 let grad = self.grad(var)?;
                 grad.inspect(|&g| {

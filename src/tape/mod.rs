@@ -14,6 +14,7 @@ use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::view::Layout;
 use backward::Backward;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 pub use types::{DType, Mismatch, TapeError, TensorType};
@@ -194,6 +195,8 @@ pub struct Tape {
     vars: Vec<VarInfo>,
     nodes: Vec<Node>,
     scope: Vec<String>,
+    /// Windows of the gradient arena that are written already, by offset.
+    written: HashSet<usize>,
 }
 
 impl Tape {

@@ -9,6 +9,7 @@ use toml::de::DeTable;
 pub use self::error::{ConfigError, Difference};
 use super::classifier::ClassifierKind;
 use super::length::Length;
+use super::rate::RateSchedule;
 use crate::diffusion::schedule::{Schedule, ScheduleSpec};
 use crate::gmm::latent::LatentKind;
 use crate::report::files::replace_with_bytes;
@@ -86,8 +87,15 @@ pub struct RunConfig {
     pub steps: Length,
     /// Images per optimizer step.
     pub batch: u64,
+    /// Parts of a step's images that go through the network one after the other: less memory, the same
+    /// step up to rounding.
+    pub micro_batches: u64,
     /// AdamW's learning rate.
     pub lr: f64,
+    /// Images (or steps) over which the learning rate rises from 0; may be 0.
+    pub warmup: Length,
+    /// What the learning rate does after that.
+    pub lr_schedule: RateSchedule,
     /// AdamW's decay rates of the first and second moment.
     pub betas: [f64; 2],
     /// AdamW's epsilon.
@@ -96,6 +104,8 @@ pub struct RunConfig {
     pub weight_decay: f64,
     /// Bound of the gradient's global norm.
     pub clip: f64,
+    /// Steps in a row without a finite gradient before the run gives up.
+    pub max_skipped: u64,
     /// Half-life of the weights' moving average (EMA).
     pub ema_half_life: Length,
     /// The half-life is at most this share of the images seen, so that early weights are forgotten.
@@ -133,7 +143,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 31] = [
     "program",
     "data",
     "data_path",
@@ -141,11 +151,15 @@ const KEYS: [&str; 27] = [
     "schedule",
     "steps",
     "batch",
+    "micro_batches",
     "lr",
+    "warmup",
+    "lr_schedule",
     "betas",
     "eps",
     "weight_decay",
     "clip",
+    "max_skipped",
     "ema_half_life",
     "ema_ramp",
     "seed",
@@ -165,9 +179,11 @@ const KEYS: [&str; 27] = [
 
 /// Keys that may differ when a run is resumed. `program` is not compared: a newer program may go on
 /// with an older run, and it is a record, not a wish.
-const FREE_KEYS: [&str; 6] = [
+const FREE_KEYS: [&str; 8] = [
     "program",
     "steps",
+    "max_skipped",
+    "micro_batches",
     "device",
     "threads",
     "sample_every",
@@ -245,11 +261,15 @@ impl RunConfig {
             schedule: data.schedule(),
             steps: Length::Steps(400_000),
             batch: 16,
+            micro_batches: 1,
             lr: 1e-4,
+            warmup: Length::Steps(0),
+            lr_schedule: RateSchedule::Constant,
             betas: [0.9, 0.999],
             eps: 1e-8,
             weight_decay: 0.01,
             clip: 1.0,
+            max_skipped: 100,
             ema_half_life: Length::Images(110_000),
             ema_ramp: 0.05,
             seed: 0,
@@ -272,6 +292,19 @@ impl RunConfig {
     pub fn ema_decay(&self, images_seen: u64) -> f64 {
         let half_life = self.ema_half_life.images(self.batch);
         ema_decay(images_seen, self.batch, half_life, self.ema_ramp)
+    }
+
+    /// Learning rate of the step after `images_seen` images.
+    pub fn lr_at(&self, images_seen: u64) -> f64 {
+        let total = self.steps.images(self.batch);
+        let warmup = self.warmup.images(self.batch);
+        let schedule = self.lr_schedule;
+        self.lr * schedule.share(images_seen, self.batch, warmup, total)
+    }
+
+    /// Learning rate and decay of the average of the step after `images_seen` images.
+    pub fn rates(&self, images_seen: u64) -> [f64; 2] {
+        [self.lr_at(images_seen), self.ema_decay(images_seen)]
     }
 
     /// The run's length in optimizer steps.
@@ -324,6 +357,16 @@ impl RunConfig {
         }
         if !(1..=1 << 20).contains(&self.batch) {
             return fail("batch", &self.batch, "1 to 1048576 images");
+        }
+        if !(1..=self.batch).contains(&self.micro_batches) {
+            return fail(
+                "micro_batches",
+                &self.micro_batches,
+                "1 to the images of a step",
+            );
+        }
+        if self.max_skipped == 0 {
+            return fail("max_skipped", &0, "at least 1 step");
         }
         for (key, length) in [
             ("steps", self.steps),
@@ -406,7 +449,8 @@ impl RunConfig {
         }
     }
 
-    fn table(&self) -> Result<toml::Table, ConfigError> {
+    /// Every key and its value.
+    pub fn table(&self) -> Result<toml::Table, ConfigError> {
         toml::Table::try_from(self).map_err(|e| ConfigError::Encode(e.to_string()))
     }
 
@@ -459,20 +503,28 @@ fn hint(key: &str) -> String {
     }
 }
 
-/// Whether the run `saved` may be resumed as `wanted`: only its length, device, threads and how
-/// often it samples and saves may differ. The error lists every other key with both values.
-pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
+/// Every key whose values differ, with both.
+pub fn differences(saved: &RunConfig, wanted: &RunConfig) -> Result<Vec<Difference>, ConfigError> {
     let (saved, wanted) = (saved.table()?, wanted.table()?);
     let show = |value: Option<&toml::Value>| value.map_or("(none)".to_owned(), |v| v.to_string());
-    let differences: Vec<Difference> = KEYS
+    let differing = KEYS
         .iter()
-        .filter(|key| !FREE_KEYS.contains(key) && saved.get(**key) != wanted.get(**key))
-        .map(|key| Difference {
-            key: (*key).to_owned(),
-            saved: show(saved.get(*key)),
-            wanted: show(wanted.get(*key)),
-        })
-        .collect();
+        .filter(|key| saved.get(**key) != wanted.get(**key));
+    let difference = |key: &&str| Difference {
+        key: (*key).to_owned(),
+        saved: show(saved.get(*key)),
+        wanted: show(wanted.get(*key)),
+    };
+    Ok(differing.map(difference).collect())
+}
+
+/// Whether the run `saved` may be resumed as `wanted`: only its length (where the rate does not fall
+/// towards it), patience, micro-batches, device, threads and how often it samples and saves may differ. The error lists every other key with both values.
+pub fn resume_difference(saved: &RunConfig, wanted: &RunConfig) -> Result<(), ConfigError> {
+    let mut differences = differences(saved, wanted)?;
+    // A falling rate is a function of the whole length.
+    let bound = saved.lr_schedule == RateSchedule::Cosine;
+    differences.retain(|d| !FREE_KEYS.contains(&d.key.as_str()) || (bound && d.key == "steps"));
     if differences.is_empty() {
         return Ok(());
     }

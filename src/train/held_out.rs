@@ -11,6 +11,8 @@ use crate::tape::Arena;
 use crate::tape::executable::DeviceError;
 use crate::tape::state::State;
 
+/// Noise levels that are told apart: equal parts of the time steps.
+const LEVELS: usize = 5;
 /// Held-out pictures that are measured, at the most.
 const PICTURES: usize = 256;
 /// Sample numbers of held-out pictures start here, far from those of training.
@@ -21,6 +23,7 @@ pub struct HeldOut {
     program: LossProbe,
     parts: Vec<Part>,
     attributes: usize,
+    t_max: u32,
 }
 
 /// One batch.
@@ -39,9 +42,52 @@ struct Part {
 pub struct Measurement {
     /// Mean squared error of the noise.
     pub loss: f64,
+    /// The same by noise level; levels that no picture has are left out.
+    pub levels: Vec<(Level, f64)>,
     /// What the classifier reads, if the network has one.
     pub classifier: Option<ClassifierScores>,
 }
+
+/// A noise level: the time steps from `first` to `last`, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level {
+    /// Its first step.
+    pub first: u32,
+    /// Its last step.
+    pub last: u32,
+}
+
+impl Level {
+    /// Level number `index` of [`LEVELS`] over `t_max` steps; empty where there are fewer steps than levels.
+    fn new(index: usize, t_max: u32) -> Self {
+        let end = |index: usize| (u64::from(t_max) * index as u64).div_ceil(LEVELS as u64) as u32;
+        Self {
+            first: end(index) + 1,
+            last: end(index + 1),
+        }
+    }
+
+    /// The level of the step index `t` (t - 1).
+    fn of(t: u32, t_max: u32) -> usize {
+        (u64::from(t) * LEVELS as u64 / u64::from(t_max)) as usize
+    }
+
+    /// Its name in a line of metrics: `held_out_loss/t1-20`.
+    pub fn metric(self) -> String {
+        format!("{LEVEL_METRIC}{}-{}", self.first, self.last)
+    }
+
+    /// The level that [`Level::metric`] named so.
+    pub fn parse(metric: &str) -> Option<Self> {
+        let (first, last) = metric.strip_prefix(LEVEL_METRIC)?.split_once('-')?;
+        Some(Self {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+        })
+    }
+}
+
+const LEVEL_METRIC: &str = "held_out_loss/t";
 
 impl HeldOut {
     /// Up to 256 held-out pictures of `data`, evenly spread; `None` if nothing is held out.
@@ -54,7 +100,8 @@ impl HeldOut {
         if count == 0 {
             return Ok(None);
         }
-        let batch = (setup.config.batch as usize).min(count);
+        let config = &setup.config;
+        let batch = (config.batch.div_ceil(config.micro_batches) as usize).min(count);
         let pick = |i: usize| indices[i * indices.len() / count] as usize;
         let parts = (0..count)
             .step_by(batch)
@@ -67,6 +114,7 @@ impl HeldOut {
             program: LossProbe::new(&setup.recipe(), batch, device)?,
             parts,
             attributes: data.attribute_names().len(),
+            t_max: setup.schedule.t_max(),
         }))
     }
 
@@ -80,7 +128,7 @@ impl HeldOut {
         weights: Arena,
     ) -> Result<Measurement, DeviceError> {
         let k = self.attributes;
-        let (mut sum, mut count) = (0.0, 0);
+        let mut sums = [(0.0, 0_u32); LEVELS];
         let mut scores: Option<ClassifierScores> = None;
         for part in &self.parts {
             let Part { batch, valid, .. } = part;
@@ -90,11 +138,11 @@ impl HeldOut {
                 latents: &part.latents,
             };
             let own = self.program.run((state, weights), batch, tokens, &part.t)?;
-            sum += own.losses[..*valid]
-                .iter()
-                .map(|&l| f64::from(l))
-                .sum::<f64>();
-            count += valid;
+            for (&loss, &t) in own.losses[..*valid].iter().zip(&part.t) {
+                let (sum, count) = &mut sums[Level::of(t, self.t_max)];
+                *sum += f64::from(loss);
+                *count += 1;
+            }
             let (Some(logits), Some((attributes, latents))) = (own.logits, &part.other) else {
                 continue;
             };
@@ -113,8 +161,13 @@ impl HeldOut {
                 scores.add_other(logits, labels, tokens);
             }
         }
+        let (sum, count) = sums.iter().fold((0.0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+        let level = |(i, (sum, count)): (usize, (f64, u32))| {
+            (count > 0).then(|| (Level::new(i, self.t_max), sum / f64::from(count)))
+        };
         Ok(Measurement {
-            loss: sum / count.max(1) as f64,
+            loss: sum / f64::from(count.max(1)),
+            levels: sums.into_iter().enumerate().filter_map(level).collect(),
             classifier: scores,
         })
     }
@@ -169,5 +222,28 @@ impl Part {
             valid: (count - slots[0]).min(slots.len()),
             batch,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_in_the_level_that_names_it() {
+        for t_max in (1..=40).chain([100, 1000, 4001]) {
+            for t in 0..t_max {
+                let level = Level::new(Level::of(t, t_max), t_max);
+                assert!(
+                    (level.first..=level.last).contains(&(t + 1)),
+                    "{t} of {t_max}: {level:?}"
+                );
+                assert_eq!(Level::parse(&level.metric()), Some(level));
+            }
+        }
+        let named: Vec<_> = (0..LEVELS).map(|i| Level::new(i, 100).metric()).collect();
+        assert_eq!(named[0], "held_out_loss/t1-20");
+        assert_eq!(named[4], "held_out_loss/t81-100");
+        assert_eq!(Level::parse("held_out_loss"), None);
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::checkpoint;
 use crate::report::files::{FileError, io_error, remove_leftovers};
@@ -109,6 +110,11 @@ impl RunDir {
         self.path.join("metrics.jsonl")
     }
 
+    /// `machine.json`.
+    pub fn machine(&self) -> PathBuf {
+        self.path.join("machine.json")
+    }
+
     /// `loss.png`.
     pub fn loss_plot(&self) -> PathBuf {
         self.path.join("loss.png")
@@ -129,6 +135,11 @@ impl RunDir {
         self.checkpoints().join(checkpoint::file_name(step))
     }
 
+    /// `dump/`: what a run leaves that gave up.
+    pub fn dump(&self) -> PathBuf {
+        self.path.join("dump")
+    }
+
     /// `samples/`.
     pub fn samples(&self) -> PathBuf {
         self.path.join("samples")
@@ -141,6 +152,16 @@ impl RunDir {
 }
 
 const LOCK: &str = ".lock";
+
+/// How often, and how long in between, a lock is asked for: [`is_locked`] holds it for an instant.
+const LOCK_TRIES: u32 = 5;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// Whether a process trains in the run's folder `path`.
+pub fn is_locked(path: &Path) -> bool {
+    let lock = File::open(path.join(LOCK));
+    lock.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
 
 /// Refuses a folder that holds anything but what a run leaves that was killed while it began.
 fn refuse_used(path: &Path) -> Result<(), RunDirError> {
@@ -170,7 +191,14 @@ fn lock(path: &Path) -> Result<File, RunDirError> {
     let file = path.join(LOCK);
     let fail = io_error(&file, 0, "lock the run's folder");
     let lock = File::create(&file).map_err(fail)?;
-    match lock.try_lock() {
+    let mut found = lock.try_lock();
+    for _ in 1..LOCK_TRIES {
+        if matches!(found, Err(TryLockError::WouldBlock)) {
+            std::thread::sleep(LOCK_PAUSE);
+            found = lock.try_lock();
+        }
+    }
+    match found {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(RunDirError::Locked {
             path: path.to_path_buf(),
@@ -201,7 +229,9 @@ mod tests {
         fs::write(run.config(), "").unwrap();
         let second = RunDir::resume(&path).unwrap_err();
         assert!(matches!(second, RunDirError::Locked { .. }), "{second}");
+        assert!(is_locked(&path));
         drop(run);
+        assert!(!is_locked(&path) && !is_locked(dir.path()));
         let again = RunDir::create(&path).unwrap_err().to_string();
         assert!(again.contains("--resume"), "{again}");
         let leftover = path.join("checkpoints/.step-00000001.safetensors.12.tmp");

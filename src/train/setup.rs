@@ -134,6 +134,17 @@ pub fn page_batch(batch: usize) -> usize {
     batch.min(12)
 }
 
+/// The largest batch that `--batch auto` chooses.
+pub const AUTO_BATCH: usize = 256;
+
+/// Free memory of what trains: the GPU's, or the host's where the system says.
+fn free_memory(device: &Device) -> Result<Option<usize>, DeviceError> {
+    Ok(match &device.gpu {
+        Some(gpu) => Some(gpu.cuda.memory().map_err(DeviceError::from)?.0),
+        None => available_bytes().map(|b| b as usize),
+    })
+}
+
 /// Memory of a run in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Memory {
@@ -238,6 +249,7 @@ impl Setup {
     /// Operands that do not fit; an op that the device cannot run.
     pub fn memory(&self, batch: usize, device: &Device) -> Result<Memory, SetupError> {
         let plan = plan(&self.recipe(), batch, device)?;
+        let part = batch.div_ceil(self.config.micro_batches as usize);
         let half = device
             .gpu
             .as_ref()
@@ -249,7 +261,7 @@ impl Setup {
             step: plan.peak_bytes,
             step_bound: plan.bound_bytes,
             step_separate: plan.separate_bytes,
-            measuring: probe_plan(&self.recipe(), batch, device)?.peak_bytes
+            measuring: probe_plan(&self.recipe(), part, device)?.peak_bytes
                 + Generator::plan(&self.net, &self.conditioning, page_batch(batch), device)?
                     .peak_bytes,
             flops: plan.flops,
@@ -263,11 +275,7 @@ impl Setup {
     pub fn check_memory(&self, device: &Device) -> Result<Memory, SetupError> {
         let batch = self.config.batch as usize;
         let memory = self.memory(batch, device)?;
-        let free = match &device.gpu {
-            Some(gpu) => Some(gpu.cuda.memory().map_err(DeviceError::from)?.0),
-            None => available_bytes().map(|b| b as usize),
-        };
-        let Some(available) = free else {
+        let Some(available) = free_memory(device)? else {
             return Ok(memory);
         };
         if memory.total() <= available {
@@ -291,6 +299,29 @@ impl Setup {
                 n => format!("the largest batch that fits is {n} (--batch {n})"),
             },
         })
+    }
+
+    /// The batch of `--batch auto`: the largest power of two, up to [`AUTO_BATCH`], whose plan takes at
+    /// most four fifths of the free memory; 1 where not even that does.
+    ///
+    /// # Errors
+    /// Operands that do not fit; the device's.
+    pub fn auto_batch(&self, device: &Device) -> Result<u64, SetupError> {
+        let available = free_memory(device)?.map_or(usize::MAX, |free| free / 5 * 4);
+        self.largest_power_of_two(device, available)
+    }
+
+    /// The largest power of two, up to [`AUTO_BATCH`], whose plan takes at most `available` bytes, or 1.
+    pub(super) fn largest_power_of_two(
+        &self,
+        device: &Device,
+        available: usize,
+    ) -> Result<u64, SetupError> {
+        let mut batch = AUTO_BATCH;
+        while batch > 1 && self.memory(batch, device)?.total() > available {
+            batch /= 2;
+        }
+        Ok(batch as u64)
     }
 
     /// State for training, zeroed.

@@ -13,15 +13,16 @@ use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::ops::adamw::{AdamWConfig, adamw};
 use crate::ops::add;
 use crate::ops::attribute_loss::attribute_loss;
-use crate::ops::mse::mse;
+use crate::ops::mse::{mse, weighted_mse};
 use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
 use crate::rng::split;
-use crate::tape::executable::{DeviceError, Executable};
+use crate::tape::executable::{DeviceError, Executable, NotFinite};
 use crate::tape::plan::Plan;
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
+use std::ops::Range;
 use std::time::Duration;
 
 /// A step cannot be recorded or planned.
@@ -62,21 +63,26 @@ impl Feed {
         }
     }
 
+    /// Writes the pictures number `part` of `batch`.
     fn write(
         &self,
         exe: &mut Executable,
-        batch: &Batch,
+        (batch, part): (&Batch, Range<usize>),
         tokens: Tokens<'_>,
         seed: u64,
     ) -> Result<(), DeviceError> {
-        exe.write(self.images, &batch.images)?;
-        exe.write(self.attributes, tokens.attributes)?;
+        let count = batch.rows.len();
+        let of = |all: usize| part.start * all / count..part.end * all / count;
+        exe.write(self.images, &batch.images[of(batch.images.len())])?;
+        let attributes = &tokens.attributes[of(tokens.attributes.len())];
+        exe.write(self.attributes, attributes)?;
         let words = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u32> {
             numbers.flat_map(split).collect()
         };
-        exe.write(self.rows, &words(&mut tokens.latents.iter().copied()))?;
-        let samples = batch.first_sample..batch.first_sample + batch.rows.len() as u64;
-        exe.write(self.samples, &words(&mut samples.into_iter()))?;
+        let latents = &tokens.latents[part.clone()];
+        exe.write(self.rows, &words(&mut latents.iter().copied()))?;
+        let mut samples = part.map(|i| batch.first_sample + i as u64);
+        exe.write(self.samples, &words(&mut samples))?;
         exe.write(self.seed, &split(seed))
     }
 }
@@ -135,11 +141,23 @@ pub struct StepResult {
 
 /// Variables of a recorded training step.
 struct Recorded {
-    feed: Feed,
+    parts: Vec<Part>,
     rates: Var,
+    norm: Var,
+}
+
+/// A micro-batch: its pictures in the batch, and what is recorded of it.
+struct Part {
+    pictures: Range<usize>,
+    feed: Feed,
     loss: Var,
     classifier_loss: Option<Var>,
-    norm: Var,
+}
+
+/// The pictures of each micro-batch of `batch`: as many of each as can be.
+fn parts(batch: usize, count: u64) -> impl Iterator<Item = Range<usize>> {
+    let count = (count as usize).clamp(1, batch.max(1));
+    (0..count).map(move |i| batch * i / count..batch * (i + 1) / count)
 }
 
 /// A recorded prediction.
@@ -194,20 +212,10 @@ fn predict(
 fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeError> {
     let Recipe { net, config, .. } = recipe;
     let mut tape = Tape::new();
-    let feed = Feed::declare(&mut tape, net, recipe.conditioning.attributes, batch);
     let rates = tape.input("rates", TensorType::f32(&[2]));
-    let predicted = predict(recipe, &mut tape, &feed, None, Purpose::Train)?;
-    let [loss, _] = mse(&mut tape, predicted.network.output, predicted.noise)?;
-    let mut losses = vec![loss];
-    if let (Some(logits), Some(classifier)) = (predicted.logits, recipe.classifier) {
-        let weight = config.classifier_weight;
-        let labels = feed.attributes;
-        let [loss, _] = tape.scope("classifier", |tape| {
-            attribute_loss(tape, logits, labels, classifier.clone(), weight)
-        })?;
-        losses.push(loss);
-    }
-    tape.backward(&losses, add::sum)?;
+    let parts: Vec<Part> = parts(batch, config.micro_batches)
+        .map(|pictures| record_part(recipe, &mut tape, pictures, batch))
+        .collect::<Result<_, _>>()?;
     let optimizer = AdamWConfig {
         betas: config.betas,
         eps: config.eps,
@@ -215,20 +223,43 @@ fn record(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, Recorded), TapeErr
         clip: Some(config.clip),
     };
     let norm = adamw(&mut tape, net.table().elements(), rates, optimizer)?;
+    tape.keep(norm);
+    Ok((tape, Recorded { parts, rates, norm }))
+}
+
+/// Records a micro-batch, forward and backward: its memory is free for the next, its gradients, by its
+/// share of the batch, are added to those before.
+fn record_part(
+    recipe: &Recipe<'_>,
+    tape: &mut Tape,
+    pictures: Range<usize>,
+    batch: usize,
+) -> Result<Part, TapeError> {
+    let share = pictures.len() as f64 / batch as f64;
+    let attributes = recipe.conditioning.attributes;
+    let feed = Feed::declare(tape, recipe.net, attributes, pictures.len());
+    let predicted = predict(recipe, tape, &feed, None, Purpose::Train)?;
+    let (output, noise) = (predicted.network.output, predicted.noise);
+    let [loss, _] = weighted_mse(tape, output, noise, share)?;
+    let mut losses = vec![loss];
+    if let (Some(logits), Some(classifier)) = (predicted.logits, recipe.classifier) {
+        let weight = recipe.config.classifier_weight * share;
+        let labels = feed.attributes;
+        let [loss, _] = tape.scope("classifier", |tape| {
+            attribute_loss(tape, logits, labels, classifier.clone(), weight)
+        })?;
+        losses.push(loss);
+    }
+    tape.backward(&losses, add::sum)?;
     for &loss in &losses {
         tape.keep(loss);
     }
-    tape.keep(norm);
-    Ok((
-        tape,
-        Recorded {
-            feed,
-            rates,
-            loss,
-            classifier_loss: losses.get(1).copied(),
-            norm,
-        },
-    ))
+    Ok(Part {
+        pictures,
+        feed,
+        loss,
+        classifier_loss: losses.get(1).copied(),
+    })
 }
 
 /// The memory plan of a training step, without allocating anything.
@@ -284,9 +315,11 @@ impl TrainStep {
             attributes: &batch.attributes,
             latents,
         };
-        self.vars
-            .feed
-            .write(&mut self.exe, batch, tokens, self.seed)?;
+        for part in &self.vars.parts {
+            let pictures = (batch, part.pictures.clone());
+            part.feed
+                .write(&mut self.exe, pictures, tokens, self.seed)?;
+        }
         self.exe
             .write(self.vars.rates, &[lr as f32, ema_decay as f32])
     }
@@ -320,8 +353,10 @@ impl TrainStep {
         rates: [f64; 2],
     ) -> Result<(), DeviceError> {
         self.feed(batch, rates)?;
-        let mut results = vec![self.vars.loss, self.vars.norm];
-        results.extend(self.vars.classifier_loss);
+        let parts = &self.vars.parts;
+        let mut results = vec![self.vars.norm];
+        results.extend(parts.iter().map(|part| part.loss));
+        results.extend(parts.iter().filter_map(|part| part.classifier_loss));
         self.exe.start(state, Arena::Params, &results)
     }
 
@@ -338,13 +373,27 @@ impl TrainStep {
         let Some(results) = self.exe.collect()? else {
             return Ok(None);
         };
+        let (norm, losses) = results.split_at(2);
+        let (losses, classifier) = losses.split_at(self.vars.parts.len());
+        let all: usize = self.vars.parts.iter().map(|part| part.pictures.len()).sum();
+        let shares = self
+            .vars
+            .parts
+            .iter()
+            .map(|part| part.pictures.len() as f64 / all as f64);
+        let loss: f64 = losses
+            .iter()
+            .zip(shares)
+            .map(|(&loss, share)| f64::from(loss) * share)
+            .sum();
+        // The classifier's losses are recorded with their weight and share.
+        let weighted: f64 = classifier.iter().map(|&loss| f64::from(loss)).sum();
         Ok(Some(StepResult {
-            loss: results[0],
-            classifier_loss: results
-                .get(3)
-                .map(|&loss| (f64::from(loss) / self.classifier_weight) as f32),
-            grad_norm: results[1],
-            updated: results[2] != 0.0,
+            loss: loss as f32,
+            classifier_loss: (!classifier.is_empty())
+                .then(|| (weighted / self.classifier_weight) as f32),
+            grad_norm: norm[0],
+            updated: norm[1] != 0.0,
         }))
     }
 
@@ -387,6 +436,20 @@ impl TrainStep {
             }
         });
         Ok(named.collect())
+    }
+
+    /// Looks for the first tensor that is not finite in the step on `batch`, without updating anything.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn first_not_finite(
+        &mut self,
+        state: &mut State,
+        batch: &Batch,
+        rates: [f64; 2],
+    ) -> Result<Option<NotFinite>, DeviceError> {
+        self.feed(batch, rates)?;
+        self.exe.first_not_finite(state, Arena::Params)
     }
 
     /// [`TrainStep::run`], and the time of each node with its scope and op.
@@ -488,9 +551,10 @@ impl LossProbe {
         tokens: Tokens<'_>,
         t: &[u32],
     ) -> Result<Measured, DeviceError> {
+        let all = (batch, 0..batch.rows.len());
         self.vars
             .feed
-            .write(&mut self.exe, batch, tokens, self.seed)?;
+            .write(&mut self.exe, all, tokens, self.seed)?;
         self.exe.write(self.vars.t, t)?;
         self.exe.run(state, weights)?;
         let logits = self.vars.logits.map(|logits| self.exe.read(logits));
@@ -500,3 +564,6 @@ impl LossProbe {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

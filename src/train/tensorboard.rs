@@ -1,4 +1,4 @@
-//! TensorBoard's event files, scalars only: `events.out.tfevents.*`.
+//! TensorBoard's event files, scalars and pictures: `events.out.tfevents.*`.
 //!
 //! A file is a sequence of TFRecords: length (u64, little-endian), masked CRC-32C of the length,
 //! data, masked CRC-32C of the data. The data is a protobuf message, encoded here by hand:
@@ -6,7 +6,9 @@
 //! ```text
 //! Event      { 1: double wall_time, 2: int64 step,
 //!              3: string file_version | 5: Summary summary | 7: SessionLog session_log }
-//! Summary    { 1: repeated Value value }      Value { 1: string tag, 2: float simple_value }
+//! Summary    { 1: repeated Value value }
+//! Value      { 1: string tag, 2: float simple_value | 4: Image image }
+//! Image      { 1: int32 height, 2: int32 width, 3: int32 channels, 4: bytes encoded (a PNG file) }
 //! SessionLog { 1: enum status }, START = 1
 //! ```
 
@@ -68,6 +70,17 @@ impl EventWriter {
         values: impl IntoIterator<Item = (&'a str, f64)>,
     ) -> Result<(), FileError> {
         self.write(&scalar_event(now(), step, values))
+    }
+
+    /// Writes a picture of `[width, height]` RGB pixels, a PNG file's bytes, under `tag`.
+    pub fn picture(
+        &mut self,
+        step: u64,
+        tag: &str,
+        size: [usize; 2],
+        png: &[u8],
+    ) -> Result<(), FileError> {
+        self.write(&picture_event(now(), step, tag, size, png))
     }
 
     fn write(&mut self, event: &[u8]) -> Result<(), FileError> {
@@ -153,10 +166,35 @@ fn scalar_event<'a>(
         entry.extend((value as f32).to_le_bytes());
         bytes_field(&mut summary, 1, &entry);
     }
+    summary_event(wall_time, step, &summary)
+}
+
+fn picture_event(
+    wall_time: f64,
+    step: u64,
+    tag: &str,
+    [width, height]: [usize; 2],
+    png: &[u8],
+) -> Vec<u8> {
+    let mut image = Vec::with_capacity(png.len() + 32);
+    for (field, value) in [(1, height), (2, width), (3, 3)] {
+        key(&mut image, field, 0);
+        varint(&mut image, value as u64);
+    }
+    bytes_field(&mut image, 4, png);
+    let mut entry = Vec::new();
+    bytes_field(&mut entry, 1, tag.as_bytes());
+    bytes_field(&mut entry, 4, &image);
+    let mut summary = Vec::new();
+    bytes_field(&mut summary, 1, &entry);
+    summary_event(wall_time, step, &summary)
+}
+
+fn summary_event(wall_time: f64, step: u64, summary: &[u8]) -> Vec<u8> {
     let mut out = event(wall_time);
     key(&mut out, 2, 0);
     varint(&mut out, step);
-    bytes_field(&mut out, 5, &summary);
+    bytes_field(&mut out, 5, summary);
     out
 }
 
@@ -299,17 +337,25 @@ mod tests {
         );
     }
 
-    /// A file for TensorBoard itself: `GMMK_LOOK=DIR cargo test look_at`.
     #[test]
-    fn look_at_events() {
-        if let Some(dir) = std::env::var_os("GMMK_LOOK") {
-            let mut writer = EventWriter::create(Path::new(&dir)).unwrap();
-            for step in 1..=300 {
-                let values = [("loss", 1.0 / step as f64), ("lr", 1e-4)];
-                writer.scalars(step, values).unwrap();
-            }
-            let mut writer = EventWriter::resume(Path::new(&dir), 200).unwrap();
-            writer.scalars(250, [("loss", 7.0)]).unwrap();
-        }
+    fn pictures_carry_their_size_and_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = EventWriter::create(dir.path()).unwrap();
+        let png: Vec<u8> = (0..=255).cycle().take(700).collect();
+        writer.picture(9, "samples", [300, 20], &png).unwrap();
+        let frames = frames(&std::fs::read(writer.path()).unwrap());
+        let event = fields(&frames[1]);
+        assert_eq!(event[1], (2, Field::Number(9)));
+        let inner = |field: &(u64, Field)| match field {
+            (_, Field::Bytes(bytes)) => fields(bytes),
+            other => panic!("{other:?}"),
+        };
+        let value = inner(&inner(&event[2])[0]);
+        assert_eq!(value[0], (1, Field::Bytes(b"samples".to_vec())));
+        assert_eq!(value[1].0, 4);
+        let image = inner(&value[1]);
+        let number = |field, value| (field, Field::Number(value));
+        assert_eq!(image[..3], [number(1, 20), number(2, 300), number(3, 3)]);
+        assert_eq!(image[3], (4, Field::Bytes(png)));
     }
 }

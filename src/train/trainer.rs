@@ -4,7 +4,9 @@ use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Count
 use super::held_out::{HeldOut, Measurement};
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
+use super::report;
 use super::run_dir::RunDir;
+use super::runs::RunState;
 use super::setup::{Setup, page_batch};
 use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
@@ -18,11 +20,13 @@ use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
-use crate::tape::executable::DeviceError;
+use crate::tape::executable::{DeviceError, NotFinite};
 use crate::tape::state::State;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+
+mod health;
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -71,13 +75,17 @@ pub enum TrainError {
     },
     /// The gradient was not finite too often in a row.
     #[error(
-        "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged; resume from an earlier checkpoint with a lower --lr in a new run, or check the data"
+        "the gradient was not finite in {count} steps in a row, up to step {step}: the run has diverged{fault}; {dump}; what was saved before stays: start a new run with a lower --lr, a --warmup or a lower clip, or check the data"
     )]
     Diverged {
         /// Steps in a row.
         count: u64,
         /// The last of them.
         step: u64,
+        /// The first tensor that was not finite, in words.
+        fault: String,
+        /// Where the dump is, in words.
+        dump: String,
     },
 }
 
@@ -102,8 +110,6 @@ pub struct Outcome {
 
 /// A line of metrics every so many steps.
 const LOG_EVERY: u64 = 10;
-/// Steps without a finite gradient before the run is given up.
-const PATIENCE: u64 = 100;
 /// Steps without a finite gradient that are told one by one.
 const NAMED_SKIPS: u64 = 10;
 /// Steps of the sampler on the pages.
@@ -127,6 +133,10 @@ pub struct Trainer<'a> {
     window: Window,
     seconds: f64,
     skipped_in_a_row: u64,
+    /// The first of the steps in a row without a finite gradient, until it is looked into.
+    suspect: Option<u64>,
+    /// What was not finite when one was last looked into.
+    fault: Option<NotFinite>,
 }
 
 /// What happened since the last line of metrics.
@@ -188,6 +198,8 @@ impl<'a> Trainer<'a> {
             window: Window::default(),
             seconds: kept.last().map_or(0.0, |row| row.seconds),
             skipped_in_a_row: 0,
+            suspect: None,
+            fault: None,
             setup,
             run,
             data,
@@ -231,6 +243,7 @@ impl<'a> Trainer<'a> {
                 let measured = if samples { self.measure()? } else { None };
                 self.log(measured, observer)?;
             }
+            self.check_health(observer)?;
             if samples {
                 self.draw_page(stop, observer)?;
             }
@@ -239,17 +252,34 @@ impl<'a> Trainer<'a> {
             if saves || stopped {
                 self.save(save_every)?;
             }
+            if saves || samples {
+                self.report(RunState::Running, observer);
+            }
         }
+        let finished = self.counters.step >= total;
+        let state = if finished {
+            RunState::Finished
+        } else {
+            RunState::Stopped
+        };
+        self.report(state, observer);
         Ok(Outcome {
             step: self.counters.step,
-            finished: self.counters.step >= total,
+            finished,
         })
+    }
+
+    /// Writes report.html. A run does not end because nobody can look at it.
+    fn report(&self, state: RunState, observer: &mut dyn Observer) {
+        if let Err(error) = report::write(self.run.path(), Some(state)) {
+            observer.note(&format!("warning: no report: {error}"));
+        }
     }
 
     fn one_step(&mut self, total: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let config = &self.setup.config;
         let start = Instant::now();
-        let rates = [config.lr, config.ema_decay(self.counters.images_seen)];
+        let rates = config.rates(self.counters.images_seen);
         let batch = self.loader.next()?;
         self.step.start(&mut self.state, batch, rates)?;
         self.counters.step += 1;
@@ -300,10 +330,9 @@ impl<'a> Trainer<'a> {
                 observer.note(&format!(
                     "note: the gradient of step {step} is not finite; the weights stay as they are"
                 ));
-            }
-            if self.skipped_in_a_row >= PATIENCE {
-                let count = self.skipped_in_a_row;
-                return Err(TrainError::Diverged { count, step });
+                if self.skipped_in_a_row == 1 {
+                    self.suspect = Some(step);
+                }
             }
         }
         let window = &mut self.window;
@@ -330,7 +359,10 @@ impl<'a> Trainer<'a> {
         let mut values = vec![
             ("loss".to_string(), window.loss / steps),
             ("grad_norm".into(), window.grad_norm / steps),
-            ("lr".into(), config.lr),
+            (
+                "lr".into(),
+                config.lr_at(self.counters.images_seen.saturating_sub(config.batch)),
+            ),
             (
                 "ema_decay".into(),
                 config.ema_decay(self.counters.images_seen),
@@ -343,6 +375,8 @@ impl<'a> Trainer<'a> {
         values.extend(classifier_loss.map(|loss| ("classifier_loss".to_string(), loss)));
         if let Some(measured) = &measured {
             values.push(("held_out_loss".into(), measured.loss));
+            let levels = measured.levels.iter();
+            values.extend(levels.map(|(level, loss)| (level.metric(), *loss)));
             if let Some(scores) = &measured.classifier {
                 values.extend(scores.metrics(self.data.attribute_names()));
                 observer.note(&format!("classifier, held out: {scores}"));
@@ -394,7 +428,11 @@ impl<'a> Trainer<'a> {
             self.counters.step, self.counters.images_seen
         );
         let path = self.run.sample_page(self.counters.step);
-        page.render(&pictures, size, title)?.save_png(&path)?;
+        let page = page.render(&pictures, size, title)?;
+        let png = page.save_png(&path)?;
+        let size = [page.width(), page.height()];
+        self.events
+            .picture(self.counters.step, "samples", size, &png)?;
         self.plot()?;
         observer.note(&format!("wrote {}", path.display()));
         Ok(())
@@ -432,16 +470,20 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
-        self.metrics.sync()?;
-        self.state.fetch()?;
-        let info = CheckpointInfo {
+    fn info(&self) -> CheckpointInfo {
+        CheckpointInfo {
             config: self.setup.config.clone(),
             counters: self.counters,
             attribute_names: self.data.attribute_names().to_vec(),
             attribute_rows: training_rows(&self.data).map(<[u8]>::to_vec).collect(),
             network: self.setup.net.config().to_json(),
-        };
+        }
+    }
+
+    fn save(&mut self, save_every: u64) -> Result<(), TrainError> {
+        self.metrics.sync()?;
+        self.state.fetch()?;
+        let info = self.info();
         let mut tensors = StateTensors::new(self.setup.net.table(), &self.state);
         checkpoint::save(&self.run.checkpoints(), &mut tensors, &info)?;
         checkpoint::prune(&self.run.checkpoints(), save_every)?;

@@ -23,6 +23,8 @@ fn values_out_of_range_are_refused() {
             &["without a classifier", "--classifier bce or ngmg"],
         ),
         ("--ngmg-floor", "0", &["`none`", "--classifier ngmg"]),
+        ("--max-skipped", "0", &["`max_skipped` is 0", "at least 1"]),
+        ("--ema-half-life", "0", &["`ema_half_life` is 0steps"]),
     ] {
         fails(dir.path(), &training("run", &[option, value]), words);
     }
@@ -49,6 +51,12 @@ fn wrong_usage_has_its_own_exit_code() {
         ("--steps", "many", &["`many`", "64kimg"]),
         ("--steps", "-5", &["`-5`", "64kimg"]),
         ("--batch", "0", &["0", "1..="]),
+        ("--batch", "automatic", &["`automatic`", "expected auto"]),
+        (
+            "--lr-schedule",
+            "linear",
+            &["`linear`", "constant or cosine"],
+        ),
         ("--batch", "-3", &["-3", "--batch"]),
         ("--seed", "-1", &["-1", "--seed"]),
         ("--lr", "fast", &["fast", "--lr"]),
@@ -161,6 +169,70 @@ fn a_rate_that_cannot_work_is_told() {
         &training("run", &["--lr", "1e30", "--steps", "4"]),
     );
     assert!(ran.err.contains("is not finite"), "{}", ran.err);
+    assert!(ran.err.contains("note: it begins in "), "{}", ran.err);
+}
+
+#[test]
+fn a_run_that_diverges_gives_up_and_leaves_a_dump() {
+    let dir = place();
+    let more = ["--lr", "1e30", "--max-skipped", "3", "--save-every", "1"];
+    let ran = run(dir.path(), &training("run", &more));
+    assert_eq!(ran.code, Some(1), "{}", ran.err);
+    for words in [
+        "in 3 steps in a row",
+        "it began in",
+        "run/dump/step-",
+        "--warmup",
+    ] {
+        assert!(ran.message().contains(words), "no {words:?} in {}", ran.err);
+    }
+    let run = dir.path().join("run");
+    let dump = fs::read_dir(run.join("dump"))
+        .unwrap()
+        .map(|e| e.unwrap().path());
+    let dump: Vec<PathBuf> = dump.collect();
+    assert_eq!(dump.len(), 2);
+    let json = dump
+        .iter()
+        .find(|path| path.extension() == Some("json".as_ref()));
+    let json: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(json.unwrap()).unwrap()).unwrap();
+    assert_eq!(json["skipped_in_a_row"].as_u64(), Some(3));
+    assert_eq!(json["pictures"].as_array().unwrap().len(), 4);
+    let first = json["first_not_finite"].as_str().unwrap();
+    assert!(ran.message().contains(first), "{first}");
+    let sum = |key: &str| -> f64 {
+        let tensors = json["tensors"].as_array().unwrap().iter();
+        tensors.map(|t| t[key].as_f64().unwrap()).sum()
+    };
+    assert_eq!(sum("weights_not_finite"), 0.0, "an update was made");
+    assert!(sum("gradients_not_finite") > 0.0 && sum("largest_weight") > 1e20);
+    // The last checkpoint is of a step before it gave up, and can be read; so can the dump's state.
+    let step = json["step"].as_u64().unwrap();
+    assert!(
+        (1..step).contains(&newest(&run)),
+        "{} of {step}",
+        newest(&run)
+    );
+    let state = text(
+        dump.iter()
+            .find(|path| path.extension() != Some("json".as_ref()))
+            .unwrap(),
+    );
+    for checkpoint in [text(&run), state] {
+        let args = [
+            "sample",
+            "--checkpoint",
+            &checkpoint,
+            "--count",
+            "1",
+            "--steps",
+            "1",
+            "--out",
+            "a.png",
+        ];
+        done(dir.path(), &args);
+    }
 }
 
 /// The superuser may write anywhere: then a file in the folder's place must do.

@@ -7,6 +7,7 @@ mod bad_options;
 mod promises;
 mod real;
 mod run;
+mod seeing;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -11,6 +11,8 @@ fn a_run_leaves_all_its_files() {
         "config.toml",
         "metrics.jsonl",
         "loss.png",
+        "machine.json",
+        "report.html",
         "checkpoints/latest",
         "checkpoints/step-00000040.safetensors",
         "samples/step-00000020.png",
@@ -161,6 +163,73 @@ fn the_build_is_right_and_the_machine_is_described() {
 }
 
 #[test]
+fn the_rate_rises_and_falls_with_the_images() {
+    let dir = place();
+    let more = [
+        "--warmup",
+        "80img",
+        "--lr-schedule",
+        "cosine",
+        "--ema-half-life",
+        "2kimg",
+    ];
+    let first = ["--steps", "40", "--sample-every", "90"];
+    done(dir.path(), &training("run", &[&more[..], &first].concat()));
+    let run = dir.path().join("run");
+    let config = fs::read_to_string(run.join("config.toml")).unwrap();
+    for line in [
+        "warmup = \"80img\"",
+        "lr_schedule = \"cosine\"",
+        "ema_half_life = \"2kimg\"",
+    ] {
+        assert!(config.contains(line), "no {line} in {config}");
+    }
+    let metrics = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let rates: Vec<f64> = metrics
+        .lines()
+        .map(|line| {
+            serde_json::from_str::<serde_json::Value>(line).unwrap()["lr"]
+                .as_f64()
+                .unwrap()
+        })
+        .collect();
+    // The 10th step ends at 40 of 80 images; the 40th begins at 76 of the 80 that are left.
+    let last = 0.5 * (1.0 + (std::f64::consts::PI * 76.0 / 80.0).cos());
+    for (rate, share) in rates.iter().zip([
+        0.5,
+        1.0,
+        0.5 * (1.0 + (std::f64::consts::PI * 0.45).cos()),
+        last,
+    ]) {
+        assert!((rate / 0.003 - share).abs() < 1e-12, "{rates:?}");
+    }
+    let longer = training("run", &[&more[..], &["--steps", "50", "--resume"]].concat());
+    fails(dir.path(), &longer, &["steps", "40steps", "50steps"]);
+}
+
+#[test]
+fn the_batch_is_what_the_memory_holds() {
+    let dir = place();
+    // Nano's largest batch fits everywhere.
+    let ran = done(
+        dir.path(),
+        &training("run", &["--batch", "auto", "--dry-run"]),
+    );
+    assert!(
+        ran.err.contains("--batch auto: 256 pictures per step"),
+        "{}",
+        ran.err
+    );
+    assert!(ran.out.contains("batch = 256"), "{}", ran.out);
+    copy_of_finished(dir.path(), "r");
+    fails(
+        dir.path(),
+        &training("r", &["--batch", "auto", "--resume"]),
+        &["--batch auto", "its batch, 4"],
+    );
+}
+
+#[test]
 fn help_and_version_are_there() {
     let dir = place();
     for args in [
@@ -173,6 +242,8 @@ fn help_and_version_are_there() {
         &["bench", "--help"],
         &["verify", "--help"],
         &["devices", "--help"],
+        &["report", "--help"],
+        &["runs", "--help"],
     ] {
         assert!(!done(dir.path(), args).out.is_empty());
     }

@@ -1,10 +1,12 @@
 //! The bits of a run depend on its seed alone, and a broken gradient changes nothing.
 
-use super::{alone, begin, contents, cpu, gpu, setup, train};
+use super::{alone, batch, begin, contents, cpu, gpu, setup, train};
 use gmmk::device::cuda::Precision;
 use gmmk::gmm::latent::LatentKind;
 use gmmk::tape::Arena;
+use gmmk::tape::state::State;
 use gmmk::train::classifier::ClassifierKind;
+use gmmk::train::step::TrainStep;
 
 /// Steps: the first is launched plainly, the second becomes a graph, the third replays it.
 const STEPS: u64 = 3;
@@ -47,6 +49,46 @@ fn bf16_runs_have_one_result() {
         Precision::Bf16,
         &[("order", "reverse"), ("streams", "late")],
     );
+}
+
+/// Weights that overflow are found at the same op, whatever computes.
+#[test]
+fn the_first_bad_tensor_is_found_on_every_device() {
+    let _alone = alone();
+    let setup = setup(ClassifierKind::None, LatentKind::Fixed, 1);
+    let convolutions = setup
+        .net
+        .table()
+        .params()
+        .iter()
+        .filter(|p| p.shape.len() == 4);
+    let param = convolutions.skip(3).next().unwrap();
+    let devices = [cpu(), gpu(Precision::F32, true), gpu(Precision::Bf16, true)];
+    let found = devices.map(|device| {
+        let mut state = begin(&setup);
+        let mut step = TrainStep::new(&setup.recipe(), 1, &device).unwrap();
+        let mut look = |state: &mut State| {
+            step.first_not_finite(state, &batch(&setup, 0), [1e-4, 0.5])
+                .unwrap()
+        };
+        let before = contents(&mut state);
+        assert_eq!(look(&mut state), None);
+        assert!(
+            contents(&mut state) == before,
+            "looking changes nothing that lasts"
+        );
+        let window = param.offset..param.offset + param.len();
+        state.get_mut::<f32>(Arena::Params)[window].fill(f32::MAX);
+        let found = look(&mut state).unwrap();
+        (found.scope, found.op, found.tensor)
+    });
+    assert!(
+        param.name.starts_with(&found[0].0),
+        "{} was blown up, {found:?}",
+        param.name
+    );
+    assert!(found.iter().all(|f| *f == found[0]), "{found:?}");
+    vgpu::harness::device().assert_clean();
 }
 
 /// A weight that is no number makes the gradient so: nothing but the count of such steps changes.

@@ -137,11 +137,21 @@ fn contents(state: &mut State) -> Vec<Vec<u32>> {
 
 /// Two runs of `steps` steps from the same weights, one on the CPU.
 fn follows_the_cpu(classifier: ClassifierKind, latent: LatentKind, steps: u64) {
+    follows(&setup(classifier, latent, 1), 1, steps);
+}
+
+/// [`follows_the_cpu`], where the GPU takes its batches in parts.
+fn follows(setup: &Setup, micro_batches: u64, steps: u64) {
     let _alone = alone();
-    let setup = setup(classifier, latent, 1);
-    let (mut host, mut device) = (begin(&setup), begin(&setup));
-    let want = train(&setup, &cpu(), &mut host, 0..steps);
-    let got = train(&setup, &gpu(Precision::F32, true), &mut device, 0..steps);
+    let classifier = setup.config.classifier;
+    let config = RunConfig {
+        micro_batches,
+        ..setup.config.clone()
+    };
+    let in_parts = Setup::new(config, ATTRIBUTES).unwrap();
+    let (mut host, mut device) = (begin(setup), begin(setup));
+    let want = train(setup, &cpu(), &mut host, 0..steps);
+    let got = train(&in_parts, &gpu(Precision::F32, true), &mut device, 0..steps);
     device.fetch().unwrap();
     vgpu::harness::device().assert_clean();
     for (i, (want, got)) in want.iter().zip(&got).enumerate() {
@@ -159,7 +169,7 @@ fn follows_the_cpu(classifier: ClassifierKind, latent: LatentKind, steps: u64) {
         }
         assert!(got.updated && want.updated);
     }
-    weights_are_near(&setup, steps, [&host, &device]);
+    weights_are_near(setup, steps, [&host, &device]);
     let counters = device.get::<u32>(Arena::Counters);
     assert_eq!(counters, host.get::<u32>(Arena::Counters));
     assert_eq!(counters, [steps as u32, 0]);
@@ -201,6 +211,11 @@ fn ten_steps_follow_the_cpu() {
 #[test]
 fn steps_with_a_classifier_follow_the_cpu() {
     follows_the_cpu(ClassifierKind::Bce, LatentKind::Fixed, 3);
+}
+
+#[test]
+fn batches_in_parts_follow_the_cpu() {
+    follows(&setup(ClassifierKind::Bce, LatentKind::Fixed, 3), 2, 2);
 }
 
 #[test]

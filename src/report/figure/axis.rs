@@ -4,15 +4,15 @@ use plotters::coord::ranged1d::{BoldPoints, Ranged};
 use plotters::coord::types::RangedCoordf64;
 
 /// Values low..=high to 0..=1, and where its ticks are.
-pub(super) struct Axis {
-    pub(super) low: f64,
-    pub(super) high: f64,
+pub(in crate::report) struct Axis {
+    pub(in crate::report) low: f64,
+    pub(in crate::report) high: f64,
     log: bool,
 }
 
 impl Axis {
     /// `range` where given, else what `values` span with `pad` (a share of the span) on each side.
-    pub(super) fn new(
+    pub(in crate::report) fn new(
         range: Option<[f64; 2]>,
         values: impl Iterator<Item = f64>,
         log: bool,
@@ -61,14 +61,14 @@ impl Axis {
 
     /// Share of the axis, 0 at its low end, outside 0..=1 for what lies outside; `None` for a value
     /// that has no place.
-    pub(super) fn share(&self, v: f64) -> Option<f64> {
+    pub(in crate::report) fn share(&self, v: f64) -> Option<f64> {
         let f = |v: f64| if self.log { v.ln() } else { v };
         let share = (f(v) - f(self.low)) / (f(self.high) - f(self.low));
         share.is_finite().then_some(share)
     }
 
     /// At most about `most` round numbers on the axis, and their texts.
-    pub(super) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
+    pub(in crate::report) fn ticks(&self, most: usize) -> Vec<(f64, String)> {
         let values = if self.log {
             self.log_ticks(most)
         } else {

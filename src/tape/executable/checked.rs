@@ -129,7 +129,7 @@ fn put(
     }
 }
 
-fn take(tape: &Tape, plan: &Plan, cpu: &CpuEngine, shadow: &State, var: Var) -> Numbers {
+pub(super) fn take(tape: &Tape, plan: &Plan, cpu: &CpuEngine, shadow: &State, var: Var) -> Numbers {
     if tape.ty(var).dtype != DType::F32 {
         return Numbers::Raw(Vec::new());
     }

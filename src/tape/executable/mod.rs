@@ -2,9 +2,11 @@
 
 mod checked;
 mod cpu;
+mod finite;
 mod gpu;
 
 pub use checked::NodeError;
+pub use finite::NotFinite;
 
 use super::plan::Plan;
 use super::state::State;

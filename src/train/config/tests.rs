@@ -69,6 +69,11 @@ fn mistakes_name_file_line_and_key() {
             "latent = \"fixd\"",
             &["`latent`", "fixed, fresh or gaussian"],
         ),
+        ("warmup = -1", &["`warmup`", "64kimg"]),
+        ("lr_schedule = \"linear\"", &["`lr_schedule`", "cosine"]),
+        ("micro_batches = 0", &["`micro_batches`", "1 to the images"]),
+        ("micro_batches = 17", &["`micro_batches`", "found 17"]),
+        ("max_skipped = 0", &["`max_skipped`", "at least 1"]),
         ("feature_code = \"off\"", &["`feature_code`", "`none`"]),
         ("seed = -1", &["`seed`", "0 or above"]),
         ("seed = \"x\"", &["`seed`", "2^64"]),
@@ -113,6 +118,8 @@ fn resuming_may_change_the_way_but_not_the_work() {
         device: "cpu".into(),
         precision: "auto".into(),
         threads: 3,
+        max_skipped: 9,
+        micro_batches: 2,
         sample_every: Length::Steps(7),
         save_every: Length::Images(9),
         ..saved.clone()
@@ -131,6 +138,24 @@ fn resuming_may_change_the_way_but_not_the_work() {
         ),
         ("16", "32")
     );
+}
+
+/// A rate that falls towards the run's end is another rate where the end is another.
+#[test]
+fn a_falling_rate_binds_the_length() {
+    let falling = |steps| RunConfig {
+        lr_schedule: RateSchedule::Cosine,
+        warmup: Length::Images(160),
+        steps: Length::Steps(steps),
+        ..full()
+    };
+    resume_difference(&falling(100), &falling(100)).unwrap();
+    let message = resume_difference(&falling(100), &falling(200)).unwrap_err();
+    assert!(message.to_string().contains("steps"), "{message}");
+    let rates = [0, 144, 160, 880, 1584].map(|images| falling(100).lr_at(images) / 1e-4);
+    for (rate, wanted) in rates.iter().zip([0.1, 1.0, 1.0, 0.5, 0.0003]) {
+        assert!((rate - wanted).abs() < 1e-4, "{rates:?}");
+    }
 }
 
 #[test]

@@ -1,0 +1,87 @@
+use super::*;
+use crate::device::pool::Pool;
+use crate::train::classifier::ClassifierKind;
+use crate::train::config::DataKind;
+use crate::train::setup::Setup;
+use crate::train::trial::blank_batch;
+use std::sync::Arc;
+
+const BATCH: usize = 7;
+
+fn setup(micro_batches: u64) -> Setup {
+    let config = RunConfig {
+        batch: BATCH as u64,
+        micro_batches,
+        classifier: ClassifierKind::Ngmg,
+        latent: LatentKind::Fresh,
+        ..RunConfig::new(DataKind::Faces, "nano")
+    };
+    Setup::new(config, 4).unwrap()
+}
+
+/// A step from new weights: what the host reads, and the gradients.
+fn step(micro_batches: u64) -> (StepResult, Vec<f32>) {
+    let setup = setup(micro_batches);
+    let device: Device = Arc::new(Pool::new(1).unwrap()).into();
+    let mut step = TrainStep::new(&setup.recipe(), BATCH, &device).unwrap();
+    let mut state = setup.allocate().unwrap();
+    setup
+        .net
+        .table()
+        .initialise(3, state.get_mut(Arena::Params));
+    let batch = Batch {
+        first_sample: 70,
+        ..blank_batch(&setup, BATCH)
+    };
+    let results: Vec<_> = (0..2)
+        // The second step finds the first one's gradients where it begins to add.
+        .map(|_| step.run(&mut state, &batch, [0.0, 0.5]).unwrap())
+        .collect();
+    assert_eq!(results[0].grad_norm, results[1].grad_norm);
+    (results[1], state.get::<f32>(Arena::Grads).to_vec())
+}
+
+#[test]
+fn micro_batches_are_the_same_step() {
+    let (whole, gradients) = step(1);
+    let norm = |values: &mut dyn Iterator<Item = f32>| {
+        values.map(|v| f64::from(v).powi(2)).sum::<f64>().sqrt()
+    };
+    let length = norm(&mut gradients.iter().copied());
+    assert!((length / f64::from(whole.grad_norm) - 1.0).abs() < 1e-5 && length > 0.1);
+    for count in [2, 3, 7] {
+        let (result, parts) = step(count);
+        let near = |a: f32, b: f32| (a / b - 1.0).abs() < 1e-5;
+        assert!(
+            near(result.loss, whole.loss),
+            "{count}: {result:?}, not {whole:?}"
+        );
+        assert!(
+            near(result.grad_norm, whole.grad_norm),
+            "{count}: {result:?}, not {whole:?}"
+        );
+        let [a, b] = [result, whole].map(|r| r.classifier_loss.unwrap());
+        assert!(near(a, b), "{count}: {a}, not {b}");
+        let off = norm(&mut parts.iter().zip(&gradients).map(|(a, b)| a - b));
+        assert!(off < 1e-5 * length, "{count}: off by {off} of {length}");
+    }
+}
+
+#[test]
+fn micro_batches_share_their_memory() {
+    let device: Device = Arc::new(Pool::new(1).unwrap()).into();
+    let peak = |setup: &Setup, batch| plan(&setup.recipe(), batch, &device).unwrap().peak_bytes;
+    let (whole, parts) = (peak(&setup(1), 4 * BATCH), peak(&setup(4), 4 * BATCH));
+    // A quarter of the activations; the inputs of all are there from the beginning.
+    assert!(parts < whole / 2, "{parts} of {whole}");
+    assert!(parts < peak(&setup(1), BATCH) * 3 / 2, "{parts}");
+}
+
+#[test]
+fn every_picture_is_in_one_part() {
+    for (batch, count) in [(1, 1), (1, 9), (7, 3), (16, 4), (5, 5), (0, 1)] {
+        let all: Vec<usize> = parts(batch, count).flatten().collect();
+        assert_eq!(all, (0..batch).collect::<Vec<_>>());
+        assert!(batch == 0 || parts(batch, count).all(|part| !part.is_empty()));
+    }
+}
