@@ -106,7 +106,7 @@ pub fn io_error(
 ) -> impl Fn(io::Error) -> FileError + Copy {
     move |source| match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            no_space(path, needed, free_bytes(&path))
+            no_space(path, needed, free_bytes(path))
         }
         _ => FileError::Io {
             path: path.to_path_buf(),

@@ -71,7 +71,8 @@ fn by_tag<'a, 'i>(xml: &'a Document<'i>, tag: &'static str) -> impl Iterator<Ite
 
 fn words(node: Node<'_, '_>) -> String {
     node.descendants()
-        .filter_map(|n| n.is_text().then(|| n.text().unwrap_or_default()))
+        .filter(Node::is_text)
+        .map(|n| n.text().unwrap_or_default())
         .collect()
 }
 
