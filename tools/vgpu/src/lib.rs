@@ -22,3 +22,4 @@ pub mod ptx;
 pub mod sass;
 pub mod stats;
 pub mod stream;
+pub mod tensor_map;

@@ -7,6 +7,7 @@ pub mod info;
 pub mod memory;
 pub mod module;
 pub mod stream;
+pub mod tensor_map;
 
 use crate::driver::code;
 use std::panic::{AssertUnwindSafe, catch_unwind};

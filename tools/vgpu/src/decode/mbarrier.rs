@@ -19,7 +19,8 @@ pub fn decode<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result
     match op.base {
         "cp" if op.has("async") && op.has("mbarrier") => copies(b, op, ins),
         "mbarrier" if op.has("init") || op.has("inval") => begin(b, op, ins),
-        "mbarrier" if op.has("expect_tx") || op.has("complete_tx") => Ok(false),
+        "mbarrier" if op.has("complete_tx") => Ok(false),
+        "mbarrier" if op.has("expect_tx") && !op.has("arrive") => expect(b, ins),
         "mbarrier" if op.has("arrive") || op.has("arrive_drop") => arrive(b, op, ins),
         "mbarrier" if op.has("test_wait") || op.has("try_wait") => wait(b, op, ins),
         "mbarrier" if op.has("pending_count") => {
@@ -80,9 +81,15 @@ fn arrive<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<boo
         None | Some(Arg::Name("_")) => NONE,
         Some(dst) => b.dst(dst, Ty::B64)?,
     };
-    inst.b = match count {
+    let count = match count {
         Some(count) => b.src(count, Ty::U32)?,
         None => NONE,
+    };
+    // With expect_tx the number is one of bytes.
+    (inst.b, inst.c) = if op.has("expect_tx") {
+        (NONE, count)
+    } else {
+        (count, NONE)
     };
     let flags = if op.has("noComplete") {
         how::NO_COMPLETE
@@ -90,6 +97,15 @@ fn arrive<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<boo
         0
     } | if op.has("arrive_drop") { how::DROP } else { 0 };
     emit(b, inst, place, &[flags])
+}
+
+fn expect<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<bool, String> {
+    let [place, bytes] = &ins.args[..] else {
+        return Err("an address and a number of bytes".to_owned());
+    };
+    let mut inst = b.inst(mbarrier::expect);
+    inst.c = b.src(bytes, Ty::U32)?;
+    emit(b, inst, place, &[0])
 }
 
 fn wait<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {

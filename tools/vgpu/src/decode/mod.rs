@@ -1,5 +1,6 @@
 //! From statements to instructions ready to run.
 
+pub mod bulk;
 pub mod compare;
 pub mod cvt;
 pub mod float;
@@ -11,6 +12,7 @@ pub mod mbarrier;
 pub mod memory;
 pub mod moves;
 pub mod op;
+pub mod wgmma;
 pub mod wmma;
 
 use crate::exec::cx::NONE;
@@ -350,6 +352,7 @@ fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String>
         cvt::decode,
         mbarrier::decode,
         wmma::decode,
+        wgmma_or_bulk,
         memory::decode,
         flow::decode,
     ];
@@ -361,6 +364,15 @@ fn instruction<'a>(b: &mut Builder<'_, 'a>, ins: &Ins<'a>) -> Result<(), String>
         }
     }
     Err(format!("unknown instruction {}", ins.op))
+}
+
+/// What came with sm_90.
+fn wgmma_or_bulk<'a>(b: &mut Builder<'_, 'a>, op: &Op<'a>, ins: &Ins<'a>) -> Result<bool, String> {
+    match op.base {
+        "wgmma" => wgmma::decode(b, op, ins),
+        "cp" if op.has("bulk") && op.has("tensor") => bulk::decode(b, op, ins),
+        _ => Ok(false),
+    }
 }
 
 /// Puts the places of labels into branches.

@@ -100,11 +100,8 @@ pub unsafe fn issue(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
         partial |= u32::from(sizes[l] > 0 && sizes[l] < bytes) << l;
     }
     let mut copy = Pending {
-        mask: m,
-        to: [0; 32],
-        bytes,
-        data: [0; 512],
         group: cx.warp.copies.commits,
+        ..Pending::new(m, bytes)
     };
     if whole != 0 {
         match global::access(cx, &from, whole, bytes, Use::Read) {
@@ -143,34 +140,63 @@ pub unsafe fn issue(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
 
 /// Claims the target's bytes and queues the copy.
 fn target(cx: &mut Cx<'_>, to: &[u64; 32], m: u32, mut copy: Pending) -> Flow {
-    let w = cx.warp.index as usize;
-    let bytes = copy.bytes;
-    for l in lanes(m) {
-        let at = match shared::bounds(cx, to[l], bytes, l, Use::Write) {
-            Ok(at) => at,
-            Err(flow) => return flow,
-        };
-        copy.to[l] = at as u32;
-        if cx.launch.options.fast {
-            continue;
-        }
-        let shift = cx.block.watch.shift;
-        let (first, end) = (at >> shift, ((at + bytes as usize - 1) >> shift) + 1);
-        if let Some(wrong) =
-            cx.block
-                .watch
-                .write(w, l as u32, first, end, Use::Write, Some(IN_FLIGHT))
-        {
-            cx.shared_wrong(wrong, l, at as u32, "asynchronous write");
-        }
+    if let Err(flow) = copy.claim(cx, to, m) {
+        return flow;
     }
-    let line = &mut cx.counts.lines[cx.pc as usize];
-    line.shared += 1;
-    let waves = u64::from((m.count_ones() * bytes).div_ceil(128));
-    line.waves += waves;
-    line.ideal += waves;
     cx.warp.copies.pending.push(copy);
     Flow::Next
+}
+
+impl Pending {
+    /// Nothing for these lanes, `bytes` bytes each, in no group.
+    pub fn new(mask: u32, bytes: u32) -> Pending {
+        Pending {
+            mask,
+            to: [0; 32],
+            bytes,
+            data: [0; 512],
+            group: [0; 32],
+        }
+    }
+
+    /// A lane's bytes.
+    pub fn bytes(&mut self, lane: usize) -> &mut [u8] {
+        let n = self.bytes as usize;
+        &mut self.data[lane * n..(lane + 1) * n]
+    }
+
+    /// Claims the target's bytes.
+    ///
+    /// # Errors
+    ///
+    /// They do not exist.
+    pub fn claim(&mut self, cx: &mut Cx<'_>, to: &[u64; 32], m: u32) -> Result<(), Flow> {
+        let copy = self;
+        let w = cx.warp.index as usize;
+        let bytes = copy.bytes;
+        for l in lanes(m) {
+            let at = shared::bounds(cx, to[l], bytes, l, Use::Write)?;
+            copy.to[l] = at as u32;
+            if cx.launch.options.fast {
+                continue;
+            }
+            let shift = cx.block.watch.shift;
+            let (first, end) = (at >> shift, ((at + bytes as usize - 1) >> shift) + 1);
+            if let Some(wrong) =
+                cx.block
+                    .watch
+                    .write(w, l as u32, first, end, Use::Write, Some(IN_FLIGHT))
+            {
+                cx.shared_wrong(wrong, l, at as u32, "asynchronous write");
+            }
+        }
+        let line = &mut cx.counts.lines[cx.pc as usize];
+        line.shared += 1;
+        let waves = u64::from((m.count_ones() * bytes).div_ceil(128));
+        line.waves += waves;
+        line.ideal += waves;
+        Ok(())
+    }
 }
 
 /// `cp.async.commit_group`.

@@ -24,12 +24,23 @@ const PATIENCE: u32 = 1 << 16;
 pub struct Mbarrier {
     expected: u32,
     pending: u32,
+    /// Bytes that were announced and have not come; below zero, what came before its announcement.
+    bytes: i64,
     phase: u32,
     /// What this phase's arrivals know, and what all earlier ones knew.
     arriving: Vec<u32>,
     known: Vec<u32>,
     /// Copies whose arrival is due: they land when somebody waits.
-    due: Vec<(usize, Vec<Pending>)>,
+    due: Vec<Due>,
+}
+
+/// Copies of a warp.
+#[derive(Debug)]
+struct Due {
+    warp: usize,
+    copies: Vec<Pending>,
+    /// What it does to the barrier: an arrival, or so many bytes.
+    bytes: Option<u32>,
 }
 
 impl Mbarrier {
@@ -47,9 +58,19 @@ impl Mbarrier {
     }
 
     fn arrive(&mut self, count: u32, clocks: &[u32]) {
-        join(&mut self.arriving, clocks);
         self.pending -= count;
-        if self.pending == 0 {
+        self.settle(clocks);
+    }
+
+    fn complete(&mut self, bytes: u32, clocks: &[u32]) {
+        self.bytes -= i64::from(bytes);
+        self.settle(clocks);
+    }
+
+    /// Ends the phase if nothing is outstanding.
+    fn settle(&mut self, clocks: &[u32]) {
+        join(&mut self.arriving, clocks);
+        if self.pending == 0 && self.bytes == 0 {
             let arrived = std::mem::take(&mut self.arriving);
             join(&mut self.known, &arrived);
             self.phase = self.phase.wrapping_add(1);
@@ -152,7 +173,7 @@ pub mod how {
     pub const DROP: u32 = 2;
 }
 
-/// `mbarrier.arrive{_drop}{.noComplete} d, [a], b`; `list[0]` says how.
+/// `mbarrier.arrive{_drop}{.noComplete} d, [a], b`; `list[0]` says how, row `c` announces bytes (`expect_tx`).
 ///
 /// # Safety
 ///
@@ -167,6 +188,10 @@ pub unsafe fn arrive(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
             Err(flow) => return flow,
         };
         let n = count(cx, i, l);
+        let announced = match i.c {
+            NONE => 0,
+            row => i64::from(cx.get::<u32>(row)[l]),
+        };
         let clocks = cx.block.watch.clocks(w);
         let Some(barrier) = cx.block.mbarriers.get_mut(&at) else {
             continue;
@@ -186,6 +211,7 @@ pub unsafe fn arrive(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
             return cx.die(719);
         }
         states[l] = barrier.state();
+        barrier.bytes += announced;
         if how & how::DROP != 0 {
             barrier.expected -= n;
         }
@@ -195,6 +221,26 @@ pub unsafe fn arrive(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
     cx.block.watch.tick(w);
     if i.d != NONE {
         cx.put(i.d, &states, m);
+    }
+    Flow::Next
+}
+
+/// `mbarrier.expect_tx [a], c`.
+///
+/// # Safety
+///
+/// The rows exist.
+pub unsafe fn expect(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
+    let addr = places(cx, i);
+    for l in lanes(m) {
+        let at = match object(cx, addr[l], l) {
+            Ok(at) => at,
+            Err(flow) => return flow,
+        };
+        let bytes = cx.get::<u32>(i.c)[l];
+        if let Some(barrier) = cx.block.mbarriers.get_mut(&at) {
+            barrier.bytes += i64::from(bytes);
+        }
     }
     Flow::Next
 }
@@ -274,10 +320,38 @@ pub unsafe fn copies(cx: &mut Cx<'_>, i: &Inst, m: u32) -> Flow {
             cx.find(Kind::Mbarrier, l, text);
             return cx.die(719);
         }
-        barrier.due.push((w, due));
+        barrier.due.push(Due {
+            warp: w,
+            copies: due,
+            bytes: None,
+        });
     }
     cx.block.waits = 0;
     Flow::Next
+}
+
+/// A bulk copy is on its way to the barrier at a lane's address.
+///
+/// # Errors
+///
+/// There is no barrier.
+pub fn bulk(
+    cx: &mut Cx<'_>,
+    (address, lane): (u64, usize),
+    copies: Vec<Pending>,
+    bytes: u32,
+) -> Result<(), Flow> {
+    let at = object(cx, address, lane)?;
+    let warp = cx.warp.index as usize;
+    if let Some(barrier) = cx.block.mbarriers.get_mut(&at) {
+        barrier.due.push(Due {
+            warp,
+            copies,
+            bytes: Some(bytes),
+        });
+    }
+    cx.block.waits = 0;
+    Ok(())
 }
 
 /// Copies that a barrier waits for land, and arrive.
@@ -286,11 +360,19 @@ fn land_due(cx: &mut Cx<'_>, at: u32) {
         Some(barrier) => std::mem::take(&mut barrier.due),
         None => return,
     };
-    for (w, copies) in due {
+    for Due {
+        warp: w,
+        copies,
+        bytes,
+    } in due
+    {
         copies.iter().for_each(|c| c.land(cx, w, c.mask()));
         let clocks = cx.block.watch.clocks(w);
         if let Some(barrier) = cx.block.mbarriers.get_mut(&at) {
-            barrier.arrive(1, &clocks);
+            match bytes {
+                Some(bytes) => barrier.complete(bytes, &clocks),
+                None => barrier.arrive(1, &clocks),
+            }
         }
         cx.block.waits = 0;
         cx.block.watch.tick(w);
@@ -302,11 +384,12 @@ impl BlockState {
     pub fn copies_due(&mut self, warp: usize, mask: u32) -> Vec<Pending> {
         let mut found = Vec::new();
         let due = self.mbarriers.values_mut().flat_map(|b| &mut b.due);
-        for (_, copies) in due.filter(|(w, _)| *w == warp) {
-            for copy in copies.iter_mut() {
+        // Bulk copies are in no group.
+        for due in due.filter(|d| d.warp == warp && d.bytes.is_none()) {
+            for copy in &mut due.copies {
                 found.extend(copy.split(mask));
             }
-            copies.retain(|c| c.mask() != 0);
+            due.copies.retain(|c| c.mask() != 0);
         }
         found
     }

@@ -107,6 +107,8 @@ pub struct Warp {
     pub steps: u64,
     /// Copies on their way into shared memory.
     pub copies: super::asynch::Copies,
+    /// Products of its warpgroup under way.
+    pub products: super::wgmma::Products,
     /// It has left.
     pub done: bool,
     /// It waits at a barrier.
@@ -141,6 +143,7 @@ impl Warp {
         self.resume = None;
         self.others.clear();
         self.copies.clear();
+        self.products.clear();
     }
 }
 

@@ -103,6 +103,8 @@ pub enum Arg<'a> {
     List(Vec<Arg<'a>>),
     /// `[base+offset]`.
     Mem(Option<&'a str>, i64),
+    /// `[base, {a, b}]`.
+    Box(&'a str, Vec<Arg<'a>>),
     /// `a|b`.
     Pair(&'a str, &'a str),
 }

@@ -545,6 +545,15 @@ impl<'a> Parser<'a> {
         if base.is_none() || self.eat(b'+') || self.kind() == Some(Kind::Punct(b'-')) {
             offset = self.int()?;
         }
+        if let (Some(base), 0) = (base, offset)
+            && self.eat(b',')
+        {
+            let Arg::Vec(coordinates) = self.arg()? else {
+                return self.wrong("coordinates");
+            };
+            self.expect(b']')?;
+            return Ok(Arg::Box(base, coordinates));
+        }
         self.expect(b']')?;
         Ok(Arg::Mem(base, offset))
     }
