@@ -128,6 +128,39 @@ fn mean(run: &Run, metric: &str) -> Option<f64> {
     (!finite.is_empty()).then(|| finite.iter().sum::<f64>() / finite.len() as f64)
 }
 
+/// Charts of one line from zero: title, note, metric, factor, and whether it is drawn where it never changes.
+const PLAIN: [(&str, &str, &str, f64, bool); 5] = [
+    (
+        "Images per second",
+        "training alone, without pages and saves",
+        "images_per_s",
+        1.0,
+        true,
+    ),
+    (
+        "Waiting for data",
+        "per cent of the training time",
+        "data_wait",
+        100.0,
+        true,
+    ),
+    (
+        "Host memory",
+        "largest so far, MiB",
+        "peak_rss_bytes",
+        1.0 / 1_048_576.0,
+        true,
+    ),
+    ("Learning rate", "of AdamW", "lr", 1.0, false),
+    (
+        "Skipped steps",
+        "whose gradient was not finite, so far",
+        "skipped",
+        1.0,
+        false,
+    ),
+];
+
 /// All charts; those of what was not measured, or never changed, are left out.
 fn curves(run: &Run) -> String {
     let mut charts = vec![
@@ -148,38 +181,7 @@ fn curves(run: &Run) -> String {
             "grad_norm",
         ),
     ];
-    let mib = 1.0 / f64::from(1 << 20);
-    for (title, note, metric, factor, constant) in [
-        (
-            "Images per second",
-            "training alone, without pages and saves",
-            "images_per_s",
-            1.0,
-            true,
-        ),
-        (
-            "Waiting for data",
-            "per cent of the training time",
-            "data_wait",
-            100.0,
-            true,
-        ),
-        (
-            "Host memory",
-            "largest so far, MiB",
-            "peak_rss_bytes",
-            mib,
-            true,
-        ),
-        ("Learning rate", "of AdamW", "lr", 1.0, false),
-        (
-            "Skipped steps",
-            "whose gradient was not finite, so far",
-            "skipped",
-            1.0,
-            false,
-        ),
-    ] {
+    for (title, note, metric, factor, constant) in PLAIN {
         let points = scaled(run, metric, factor);
         if constant || changes(&points) {
             charts.push(from_zero(title, note, points));
