@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Train a model, or go on with a run
-    Train(train::TrainArgs),
+    Train(Box<train::TrainArgs>),
     /// Draw pictures with the attributes asked for
     Sample(sample::SampleArgs),
     /// Pack a data set, describe it, or look at it
@@ -84,7 +84,7 @@ fn check_out(path: &Path) -> Result<()> {
 /// Parses the command line and runs it: 0 done, 1 failed, 2 wrong usage.
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Train(args) => train::run(args),
+        Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),

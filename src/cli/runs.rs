@@ -150,7 +150,7 @@ fn compared(found: &Comparison) -> String {
         ]);
     }
     let title = format!(
-        "\n\nlosses after as many images, {} and {} (training: smoothed)\n",
+        "\n\nlosses after as many images, {} and {} (training: means over a twentieth of the images)\n",
         names[0], names[1]
     );
     text + &title + &columns(&losses)

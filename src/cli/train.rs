@@ -339,13 +339,13 @@ fn open_device(config: &RunConfig, no_graph: bool) -> Result<(Device, String)> {
 }
 
 /// Runs `gmmk train`.
-pub fn run(args: TrainArgs) -> Result<()> {
+pub fn run(args: &TrainArgs) -> Result<()> {
     if args.resume {
-        return resume(&args);
+        return resume(args);
     }
     let config = args.configure()?;
     if args.dry_run {
-        return dry_run(config, &args);
+        return dry_run(config, args);
     }
     let folder = args.folder(Some(&config));
     if folder.join("config.toml").exists() {

@@ -128,60 +128,64 @@ fn mean(run: &Run, metric: &str) -> Option<f64> {
     (!finite.is_empty()).then(|| finite.iter().sum::<f64>() / finite.len() as f64)
 }
 
-/// All charts; those of what was not measured, or never changed, are left out.
-fn curves(run: &Run) -> String {
-    let mut charts = vec![losses(run), levels(run)];
-    let scaled = |metric: &str, factor: f64| -> Vec<[f64; 2]> {
-        run.points(metric)
-            .iter()
-            .map(|p| [p[0], p[1] * factor])
-            .collect()
-    };
-    let raw_and_smooth = |title: &str, note: &str, metric: &str| Chart {
-        log_y: true,
-        series: vec![
-            line("as logged", "raw", run.points(metric)),
-            line("smoothed", "c0", run.smooth(metric)),
-        ],
-        ..chart(title, note)
-    };
-    let from_zero = |title: &str, note: &str, points: Vec<[f64; 2]>| Chart {
-        y_range: Some([0.0, 1.08 * highest(&points)]),
-        series: vec![line(title, "c0", points)],
-        ..chart(title, note)
-    };
-    charts.push(raw_and_smooth(
-        "Classifier's loss",
-        "of the attribute classifier at the bottleneck",
-        "classifier_loss",
-    ));
-    charts.push(accuracy(run));
-    charts.push(raw_and_smooth(
-        "Gradient norm",
-        "before clipping, over all weights",
-        "grad_norm",
-    ));
-    charts.push(from_zero(
+/// Charts of one line from zero: title, note, metric, factor, and whether it is drawn where it never changes.
+const PLAIN: [(&str, &str, &str, f64, bool); 5] = [
+    (
         "Images per second",
         "training alone, without pages and saves",
-        run.points("images_per_s"),
-    ));
-    charts.push(from_zero(
+        "images_per_s",
+        1.0,
+        true,
+    ),
+    (
         "Waiting for data",
         "per cent of the training time",
-        scaled("data_wait", 100.0),
-    ));
-    let mib = scaled("peak_rss_bytes", 1.0 / f64::from(1 << 20));
-    charts.push(from_zero("Host memory", "largest so far, MiB", mib));
-    if changes(&run.points("lr")) {
-        charts.push(from_zero("Learning rate", "of AdamW", run.points("lr")));
-    }
-    if changes(&run.points("skipped")) {
-        charts.push(from_zero(
-            "Skipped steps",
-            "whose gradient was not finite, so far",
-            run.points("skipped"),
-        ));
+        "data_wait",
+        100.0,
+        true,
+    ),
+    (
+        "Host memory",
+        "largest so far, MiB",
+        "peak_rss_bytes",
+        1.0 / 1_048_576.0,
+        true,
+    ),
+    ("Learning rate", "of AdamW", "lr", 1.0, false),
+    (
+        "Skipped steps",
+        "whose gradient was not finite, so far",
+        "skipped",
+        1.0,
+        false,
+    ),
+];
+
+/// All charts; those of what was not measured, or never changed, are left out.
+fn curves(run: &Run) -> String {
+    let mut charts = vec![
+        losses(run),
+        levels(run),
+        raw_and_smooth(
+            run,
+            [
+                "Classifier's loss",
+                "of the attribute classifier at the bottleneck",
+            ],
+            "classifier_loss",
+        ),
+        accuracy(run),
+        raw_and_smooth(
+            run,
+            ["Gradient norm", "before clipping, over all weights"],
+            "grad_norm",
+        ),
+    ];
+    for (title, note, metric, factor, constant) in PLAIN {
+        let points = scaled(run, metric, factor);
+        if constant || changes(&points) {
+            charts.push(from_zero(title, note, points));
+        }
     }
     // All over the same images, so that eyes can go from one to the other.
     let images = run.rows.last().map_or(0, |row| row.images);
@@ -192,6 +196,30 @@ fn curves(run: &Run) -> String {
     match drawn.is_empty() {
         true => "<p class=\"soft\">Nothing is logged yet.</p>\n".into(),
         false => format!("<div class=\"charts\">\n{drawn}</div>\n"),
+    }
+}
+
+fn scaled(run: &Run, metric: &str, factor: f64) -> Vec<[f64; 2]> {
+    let points = run.points(metric).into_iter();
+    points.map(|[x, y]| [x, y * factor]).collect()
+}
+
+fn raw_and_smooth(run: &Run, [title, note]: [&str; 2], metric: &str) -> Chart {
+    Chart {
+        log_y: true,
+        series: vec![
+            line("as logged", "raw", run.points(metric)),
+            line("smoothed", "c0", run.smooth(metric)),
+        ],
+        ..chart(title, note)
+    }
+}
+
+fn from_zero(title: &str, note: &str, points: Vec<[f64; 2]>) -> Chart {
+    Chart {
+        y_range: Some([0.0, 1.08 * highest(&points)]),
+        series: vec![line(title, "c0", points)],
+        ..chart(title, note)
     }
 }
 
@@ -272,12 +300,7 @@ fn levels(run: &Run) -> Chart {
 }
 
 fn accuracy(run: &Run) -> Chart {
-    let percent = |metric: &str| -> Vec<[f64; 2]> {
-        run.points(metric)
-            .iter()
-            .map(|p| [p[0], 100.0 * p[1]])
-            .collect()
-    };
+    let percent = |metric: &str| scaled(run, metric, 100.0);
     Chart {
         series: vec![
             line("picture's own tokens", "c0", percent("classifier_accuracy")),

@@ -265,7 +265,7 @@ pub struct Comparison {
 pub struct AtImages {
     /// Images seen.
     pub images: u64,
-    /// Smoothed loss of both.
+    /// Loss of both: the mean of what was logged over the [`SPAN`]th of all images before.
     pub loss: [Option<f64>; 2],
     /// Held-out loss of both, between measurements on a straight line.
     pub held_out_loss: [Option<f64>; 2],
@@ -273,6 +273,9 @@ pub struct AtImages {
 
 /// Places at which losses are compared.
 const PLACES: u64 = 8;
+/// Losses are means over one part in so many of the images compared: the same for both runs, however
+/// long each is.
+const SPAN: u64 = 20;
 
 /// Compares two runs.
 ///
@@ -284,11 +287,11 @@ pub fn compare(a: &Run, b: &Run) -> Result<Comparison, RunsError> {
     let end = |run: &Run| run.rows.last().map_or(0, |row| row.images);
     let common = end(a).min(end(b));
     let runs = [a, b];
-    let smooth = runs.map(|run| run.smooth("loss"));
+    let logged = runs.map(|run| run.points("loss"));
     let held_out = runs.map(|run| run.points("held_out_loss"));
     let at = |images: u64| AtImages {
         images,
-        loss: [0, 1].map(|i| value_at(&smooth[i], images as f64)),
+        loss: [0, 1].map(|i| mean_before(&logged[i], images, common / SPAN)),
         held_out_loss: [0, 1].map(|i| value_at(&held_out[i], images as f64)),
     };
     let places = (1..=PLACES).map(|i| common * i / PLACES);
@@ -297,6 +300,19 @@ pub fn compare(a: &Run, b: &Run) -> Result<Comparison, RunsError> {
         config: config.into_iter().map(keys).collect(),
         losses: places.filter(|&images| images > 0).map(at).collect(),
     })
+}
+
+/// Mean of the points in the `span` before `x` and at it; where there are none, the curve's value.
+fn mean_before(points: &[[f64; 2]], x: u64, span: u64) -> Option<f64> {
+    let range = x.saturating_sub(span) as f64..=x as f64;
+    let inside = points
+        .iter()
+        .filter(|p| p[1].is_finite() && range.contains(&p[0]));
+    let (sum, count) = inside.fold((0.0, 0_u32), |(sum, n), p| (sum + p[1], n + 1));
+    match count {
+        0 => value_at(points, x as f64),
+        n => Some(sum / f64::from(n)),
+    }
 }
 
 /// A curve's value at `x`, on the straight line between its neighbours; `None` outside it.
@@ -402,10 +418,12 @@ mod tests {
         assert_eq!(found.config[1][1..], ["4", "7"]);
         assert_eq!(found.losses.len(), 8);
         assert_eq!(found.losses[7].images, 2100, "the shorter run's length");
-        for at in &found.losses[..7] {
-            let exact = 1000.0 / (at.images as f64 + 1000.0);
+        for at in &found.losses {
+            // The mean over the 105 images before, up to half a step of 7 images.
+            let (end, span) = (at.images as f64 + 1000.0, 105.0);
+            let exact = 1000.0 / span * (end / (end - span)).ln();
             for loss in at.loss {
-                assert!((loss.unwrap() / exact - 1.0).abs() < 2e-3, "{at:?}");
+                assert!((loss.unwrap() / exact - 1.0).abs() < 4e-3, "{at:?}");
             }
             for held_out in at.held_out_loss {
                 assert!(
@@ -413,6 +431,11 @@ mod tests {
                     "{at:?}"
                 );
             }
+        }
+        // A run ten times as long has learnt the same after as many images.
+        let long = compare(&b, &run(&dir.path().join("d"), 7, 3000, 3000)).unwrap();
+        for at in &long.losses {
+            assert_eq!(at.loss[0], at.loss[1], "{at:?}");
         }
         assert!(
             compare(&a, &run(&dir.path().join("c"), 4, 0, 9))

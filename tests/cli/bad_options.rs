@@ -23,6 +23,11 @@ fn values_out_of_range_are_refused() {
             &["without a classifier", "--classifier bce or ngmg"],
         ),
         ("--ngmg-floor", "0", &["`none`", "--classifier ngmg"]),
+        (
+            "--micro-batches",
+            "5",
+            &["`micro_batches` is 5", "1 to the images"],
+        ),
         ("--max-skipped", "0", &["`max_skipped` is 0", "at least 1"]),
         ("--ema-half-life", "0", &["`ema_half_life` is 0steps"]),
     ] {

@@ -203,6 +203,9 @@ fn the_rate_rises_and_falls_with_the_images() {
     ]) {
         assert!((rate / 0.003 - share).abs() < 1e-12, "{rates:?}");
     }
+    // A batch in parts is the same work.
+    let parts = ["--steps", "40", "--micro-batches", "3", "--resume"];
+    done(dir.path(), &training("run", &[&more[..], &parts].concat()));
     let longer = training("run", &[&more[..], &["--steps", "50", "--resume"]].concat());
     fails(dir.path(), &longer, &["steps", "40steps", "50steps"]);
 }

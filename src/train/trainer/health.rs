@@ -176,7 +176,7 @@ mod tests {
         let device: Device = Arc::new(Pool::new(1).unwrap()).into();
         let setup = Setup::new(RunConfig::new(DataKind::Faces, "nano"), 40).unwrap();
         let total = |batch: u64| setup.memory(batch as usize, &device).unwrap().total();
-        let limits = [16, 64].map(|batch| total(batch));
+        let limits = [16, 64].map(total);
         for (available, batch) in [
             (limits[0], 16),
             (limits[0] - 1, 8),
