@@ -111,6 +111,8 @@ struct Measured {
     device: Vec<f64>,
     /// A step's time with all that the host does, on average; steps follow each other without waiting.
     wall: f64,
+    /// Memory in use of a GPU.
+    used: Option<usize>,
 }
 
 struct Bench<'a> {
@@ -135,20 +137,20 @@ impl Bench<'_> {
                 "threads": self.device.pool.threads(), "images_per_s": images_per_s,
                 "ms_per_step": median * 1e3, "ms_fastest": times[0] * 1e3,
                 "wall_images_per_s": args.batch as f64 / measured.wall, "gflops": gflops,
-                "share_of_peak": share, "peak_rss_bytes": rss,
+                "share_of_peak": share, "peak_rss_bytes": rss, "device_bytes": measured.used,
             });
             say(&line.to_string());
             return;
         }
         let share = share.map(|s| format!(" ({:.1} % of the nominal peak)", 100.0 * s));
         say(&format!(
-            "{} {what}, batch {}, {name}: {images_per_s:.2} images/s, {:.2} ms per step (fastest {:.2}), {gflops:.1} GFLOP/s{}, peak {} MiB",
+            "{} {what}, batch {}, {name}: {images_per_s:.2} images/s, {:.2} ms per step (fastest {:.2}), {gflops:.1} GFLOP/s{}, {} MiB",
             args.preset,
             args.batch,
             median * 1e3,
             times[0] * 1e3,
             share.unwrap_or_default(),
-            rss >> 20
+            measured.used.unwrap_or(rss as usize) >> 20
         ));
     }
 
@@ -171,7 +173,12 @@ impl Bench<'_> {
         if args.profile {
             profile(step.run_timed(&mut state, &batch, rates)?);
         }
-        Ok(Measured { device, wall })
+        let used = self.used();
+        Ok(Measured { device, wall, used })
+    }
+
+    fn used(&self) -> Option<usize> {
+        self.device.gpu.as_ref().and_then(Gpu::used)
     }
 
     fn sample(&self) -> Result<(Measured, u64)> {
@@ -201,7 +208,8 @@ impl Bench<'_> {
             draw(&mut state, &mut generator)?;
         }
         let wall = start.elapsed().as_secs_f64() / STEPS as f64;
-        Ok((Measured { device, wall }, generator.flops()))
+        let used = self.used();
+        Ok((Measured { device, wall, used }, generator.flops()))
     }
 }
 

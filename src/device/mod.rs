@@ -55,6 +55,12 @@ pub struct Gpu {
 }
 
 impl Gpu {
+    /// Bytes of the device's memory that are in use, by everybody; `None` if the driver does not say.
+    pub fn used(&self) -> Option<usize> {
+        let (free, total) = self.cuda.memory().ok()?;
+        Some(total - free)
+    }
+
     /// FLOP/s of dense products at the nominal clock, sums in f32; `None` for devices that we know too
     /// little of. Products per clock and multiprocessor: NVIDIA's white papers of the generations.
     pub fn peak_flops(&self) -> Option<f64> {
