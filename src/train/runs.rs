@@ -265,7 +265,7 @@ pub struct Comparison {
 pub struct AtImages {
     /// Images seen.
     pub images: u64,
-    /// Loss of both: the mean of what was logged over the [`SPAN`]th of all images before.
+    /// Loss of both: the mean of what was logged over the last twentieth of the images compared.
     pub loss: [Option<f64>; 2],
     /// Held-out loss of both, between measurements on a straight line.
     pub held_out_loss: [Option<f64>; 2],
