@@ -159,7 +159,14 @@ using namespace simt;
 #endif
 
 // `blocks` blocks of 64 queries, `parts` blocks of 64 channels of a head (1 on tensor cores).
-extern "C" __global__ void __launch_bounds__(THREADS) attention(
+// On sm_100a ptxas takes 128 registers unless it is told how many blocks are wanted, and spills.
+#if __CUDA_ARCH__ == 1000
+#define BOUNDS THREADS, 3
+#else
+#define BOUNDS THREADS
+#endif
+
+extern "C" __global__ void __launch_bounds__(BOUNDS) attention(
     View<const TX> q, View<const TX> k, View<const TX> v, View<TX> o, View<float> lse, int heads, int blocks, int parts,
     int p, int s, int width) {
     grid_begin();

@@ -25,7 +25,7 @@ struct Form {
     channels: usize,
     /// Filter taps in shared memory.
     stages: usize,
-    /// Blocks of a multiprocessor.
+    /// Blocks of a multiprocessor, where shared memory holds as many.
     blocks: usize,
     /// Rate at which it keeps the tensor cores busy, relative to the first (measured on an H100).
     rate: f64,
@@ -73,6 +73,14 @@ impl Form {
 
     fn grid(&self, size: [usize; 3], results: usize) -> usize {
         tiles(self.tile, size) * results.div_ceil(self.channels)
+    }
+
+    /// Blocks of a multiprocessor that registers are limited for; each takes a KiB of shared memory more than it asks
+    /// for. Adding parts takes registers, and with them there is a block for every multiprocessor anyway.
+    fn resident(&self, halos: usize, splits: usize, device: &Limits) -> usize {
+        const TAKEN: usize = 1024;
+        let hold = (device.shared_per_block + TAKEN) / (self.shared(halos) + TAKEN);
+        if splits > 1 { 1 } else { self.blocks.min(hold) }
     }
 
     /// Bytes: halos, filters and barriers, or the sums that take their place.
@@ -157,7 +165,9 @@ pub fn launch(call: &mut Call<'_>, conv: &Conv) {
     let args = args.int(n).int(h).int(wd).int(c).int(k).int(s);
     let halos = if s > 0 { 3 } else { 2 };
     call.launch(
-        kernel(conv, form).define("SPLITS", splits),
+        kernel(conv, form)
+            .define("SPLITS", splits)
+            .define("BLOCKS", form.resident(halos, splits, &call.device())),
         [grid, splits, 1],
         288,
         form.shared(halos),
@@ -214,7 +224,6 @@ fn kernel(conv: &Conv, form: &Form) -> Kernel {
     tile(Kernel::new("conv2d_wgmma", "conv2d_wgmma"), form.tile)
         .define("BN", form.channels)
         .define("STAGES", form.stages)
-        .define("BLOCKS", form.blocks)
         .define("TB", bias)
         .define("TR", Elem::Bf16)
         .define("TY", Elem::Bf16)
