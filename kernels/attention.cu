@@ -161,7 +161,7 @@ using namespace simt;
 // `blocks` blocks of 64 queries, `parts` blocks of 64 channels of a head (1 on tensor cores).
 // On sm_100a ptxas takes 128 registers unless it is told how many blocks are wanted, and spills.
 #if __CUDA_ARCH__ == 1000
-#define BOUNDS THREADS, 3
+#define BOUNDS THREADS, 2
 #else
 #define BOUNDS THREADS
 #endif
