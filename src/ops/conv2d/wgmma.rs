@@ -75,6 +75,17 @@ impl Form {
         tiles(self.tile, size) * results.div_ceil(self.channels)
     }
 
+    /// Addresses of the sums of `grid` tiles in parts, and of the tiles' tickets.
+    fn parts(&self, call: &mut Call<'_>, grid: usize, splits: usize) -> (u64, u64) {
+        if splits == 1 {
+            return (0, 0);
+        }
+        let sums = 4 * self.pixels() * self.channels;
+        // Kernels leave the tickets as they find them.
+        let tickets = call.table(&[0_u32; TICKETS]);
+        (call.scratch(grid * splits * sums), tickets)
+    }
+
     /// Blocks of a multiprocessor that registers are limited for; each takes a KiB of shared memory more than it asks
     /// for. Adding parts takes registers, and with them there is a block for every multiprocessor anyway.
     fn resident(&self, halos: usize, splits: usize, device: &Limits) -> usize {
@@ -142,15 +153,7 @@ pub fn launch(call: &mut Call<'_>, conv: &Conv) {
     let [x, w, source, w2] = maps.map(|boxes| call.tensor_map(boxes));
     let [n, h, wd] = conv.size();
     let grid = form.grid(conv.size(), k);
-    let (parts, tickets) = match splits {
-        1 => (0, 0),
-        _ => {
-            let sums = 4 * form.pixels() * form.channels;
-            // Kernels leave the tickets as they find them.
-            let tickets = call.table(&[0_u32; TICKETS]);
-            (call.scratch(grid * splits * sums), tickets)
-        }
-    };
+    let (parts, tickets) = form.parts(call, grid, splits);
     let args = Args::new()
         .words(&x)
         .words(&w)
