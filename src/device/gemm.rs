@@ -7,6 +7,7 @@
 //! lies, through one pointer per row; B is either packed in panels of NR columns or read where it
 //! lies too.
 
+use super::lanes::{Lanes, Plain};
 use super::pool::Pool;
 use super::simd::{Level, level};
 use super::view::{RowsMut, Span};
@@ -38,9 +39,11 @@ struct Args {
     k: usize,
     batch: usize,
     add: bool,
+    out: *mut f32,
+    out_ld: usize,
 }
 
-type Kernel = unsafe fn(&Args, &mut Tile);
+type Kernel = unsafe fn(&Args);
 
 /// Kernels by number of vectors per row (1, 2) and rows, for one instruction set.
 struct Family {
@@ -65,30 +68,21 @@ fn family() -> &'static Family {
     }
 }
 
-/// The vector operations of the kernel body.
-trait Vector: Copy {
-    const LANES: usize;
-    unsafe fn zero() -> Self;
-    unsafe fn load(from: *const f32) -> Self;
-    unsafe fn splat(from: *const f32) -> Self;
-    unsafe fn store(self, to: *mut f32);
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self;
-}
-
 /// The kernel: MR rows, NV vectors of columns, all sums in registers.
 ///
 /// # Safety
-/// Every position that `args` addresses is readable: rows `rows[..MR]`, and NV * LANES columns of b.
+/// Every position that `args` addresses is readable: rows `rows[..MR]`, and NV vectors of b; MR rows of
+/// NV vectors can be written (and, if they are added to, read) at `out`.
 #[inline(always)]
-unsafe fn body<V: Vector, const MR: usize, const NV: usize>(args: &Args, tile: &mut Tile) {
-    // SAFETY: promised by the caller; the tile holds MAX_MR x MAX_NR numbers.
+unsafe fn body<V: Lanes, const MR: usize, const NV: usize>(args: &Args) {
+    // SAFETY: promised by the caller.
     unsafe {
         let mut sums = [[V::zero(); NV]; MR];
-        let out = tile.0.as_mut_ptr();
+        let (out, ld) = (args.out, args.out_ld);
         if args.add {
             for (i, row) in sums.iter_mut().enumerate() {
                 for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = V::load(out.add(i * MAX_NR + j * V::LANES));
+                    *sum = V::load(out.add(i * ld + j * V::N));
                 }
             }
         }
@@ -100,10 +94,10 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize>(args: &Args, tile: &
             for _ in 0..args.k {
                 let mut columns = [V::zero(); NV];
                 for (j, column) in columns.iter_mut().enumerate() {
-                    *column = V::load(b.add(j * V::LANES));
+                    *column = V::load(b.add(j * V::N));
                 }
                 for (row, sums) in rows.iter().zip(&mut sums) {
-                    let a = V::splat(row.add(at));
+                    let a = V::set(*row.add(at));
                     for (sum, &column) in sums.iter_mut().zip(&columns) {
                         *sum = a.mul_add(column, *sum);
                     }
@@ -114,49 +108,9 @@ unsafe fn body<V: Vector, const MR: usize, const NV: usize>(args: &Args, tile: &
         }
         for (i, row) in sums.iter().enumerate() {
             for (j, sum) in row.iter().enumerate() {
-                sum.store(out.add(i * MAX_NR + j * V::LANES));
+                sum.store(out.add(i * ld + j * V::N));
             }
         }
-    }
-}
-
-/// A vector of plain numbers; the compiler maps it to what the target has.
-#[derive(Clone, Copy)]
-struct Plain([f32; 4]);
-
-impl Vector for Plain {
-    const LANES: usize = 4;
-    #[inline(always)]
-    unsafe fn zero() -> Self {
-        Self([0.0; 4])
-    }
-    #[inline(always)]
-    unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: promised by the caller of `body`.
-        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
-    }
-    #[inline(always)]
-    unsafe fn splat(from: *const f32) -> Self {
-        // SAFETY: as above.
-        Self([unsafe { *from }; 4])
-    }
-    #[inline(always)]
-    unsafe fn store(self, to: *mut f32) {
-        // SAFETY: as above.
-        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) };
-    }
-    #[inline(always)]
-    unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-        let mut out = to.0;
-        for (o, (a, b)) in out.iter_mut().zip(self.0.iter().zip(by.0)) {
-            // Without fused instructions `f32::mul_add` would be a library call.
-            *o = if cfg!(target_arch = "aarch64") {
-                a.mul_add(b, *o)
-            } else {
-                a * b + *o
-            };
-        }
-        Self(out)
     }
 }
 
@@ -164,9 +118,9 @@ impl Vector for Plain {
 macro_rules! kernels {
     ($vector:ty, [$($feature:literal)?], $($mr:literal)*) => {{
         $(#[target_feature(enable = $feature)])?
-        unsafe fn kernel<const MR: usize, const NV: usize>(args: &Args, tile: &mut Tile) {
+        unsafe fn kernel<const MR: usize, const NV: usize>(args: &Args) {
             // SAFETY: promised by the caller.
-            unsafe { body::<$vector, MR, NV>(args, tile) }
+            unsafe { body::<$vector, MR, NV>(args) }
         }
         let mut table: [[Kernel; MAX_MR]; 2] = [[kernel::<1, 1>; MAX_MR], [kernel::<1, 2>; MAX_MR]];
         $(
@@ -185,63 +139,8 @@ static PORTABLE: Family = Family {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Args, Family, Kernel, MAX_MR, Tile, Vector, body};
-    use std::arch::x86_64::*;
-
-    macro_rules! vector {
-        ($name:ident, $raw:ty, $lanes:literal, $zero:ident, $load:ident, $set1:ident, $store:ident, $fma:ident) => {
-            #[derive(Clone, Copy)]
-            struct $name($raw);
-            impl Vector for $name {
-                const LANES: usize = $lanes;
-                #[inline(always)]
-                unsafe fn zero() -> Self {
-                    // SAFETY: only called from kernels compiled for this instruction set.
-                    Self(unsafe { $zero() })
-                }
-                #[inline(always)]
-                unsafe fn load(from: *const f32) -> Self {
-                    // SAFETY: as above; readable as `body` promises.
-                    Self(unsafe { $load(from) })
-                }
-                #[inline(always)]
-                unsafe fn splat(from: *const f32) -> Self {
-                    // SAFETY: as above.
-                    Self(unsafe { $set1(*from) })
-                }
-                #[inline(always)]
-                unsafe fn store(self, to: *mut f32) {
-                    // SAFETY: as above.
-                    unsafe { $store(to, self.0) }
-                }
-                #[inline(always)]
-                unsafe fn mul_add(self, by: Self, to: Self) -> Self {
-                    // SAFETY: as above.
-                    Self(unsafe { $fma(self.0, by.0, to.0) })
-                }
-            }
-        };
-    }
-    vector!(
-        V16,
-        __m512,
-        16,
-        _mm512_setzero_ps,
-        _mm512_loadu_ps,
-        _mm512_set1_ps,
-        _mm512_storeu_ps,
-        _mm512_fmadd_ps
-    );
-    vector!(
-        V8,
-        __m256,
-        8,
-        _mm256_setzero_ps,
-        _mm256_loadu_ps,
-        _mm256_set1_ps,
-        _mm256_storeu_ps,
-        _mm256_fmadd_ps
-    );
+    use super::{Args, Family, Kernel, MAX_MR, body};
+    use crate::device::lanes::{V8, V16};
 
     pub static AVX512: Family = Family {
         lanes: 16,
@@ -319,11 +218,14 @@ pub fn multiply(
             // Rows are dealt out evenly: 16 rows are 8 + 8, not 12 + 4.
             let height = (m - row).div_ceil(steps - step);
             for (number, term) in terms.iter().enumerate() {
-                let args = term.args(column, vectors * family.lanes, number > 0, height, |i| {
+                let mut args = term.args(column, vectors * family.lanes, height, |i| {
                     position(number, row + i)
                 });
-                // SAFETY: `args` checked every position; rows <= mr have kernels.
-                unsafe { family.kernels[vectors - 1][height - 1](&args, &mut tile) };
+                args.add = number > 0;
+                args.out = tile.0.as_mut_ptr();
+                // SAFETY: `args` checked what is read; a tile holds MAX_MR x MAX_NR numbers; rows <= mr
+                // have kernels.
+                unsafe { family.kernels[vectors - 1][height - 1](&args) };
             }
             for i in 0..height {
                 store(row + i, column, tile.row(i, width));
@@ -334,6 +236,52 @@ pub fn multiply(
     }
 }
 
+/// Where [`multiply_panel`] writes.
+pub struct Sums<'a> {
+    /// Row i starts at `i * ld`.
+    pub out: &'a mut [f32],
+    /// Distance of rows.
+    pub ld: usize,
+    /// Whether the products join what is there.
+    pub add: bool,
+}
+
+/// Computes `m` x `width` sums of `term` in place. Row i of A starts at `i * a_ld`; B is one panel of
+/// `width` columns, a multiple of the vector's length and at most [`panel_width`].
+///
+/// # Panics
+/// If a row would be read or written outside its operand.
+pub fn multiply_panel([m, width]: [usize; 2], term: &Term<'_>, a_ld: usize, sums: Sums<'_>) {
+    let family = family();
+    let vectors = width / family.lanes;
+    assert_eq!(
+        width,
+        vectors * family.lanes,
+        "columns are no whole vectors"
+    );
+    assert!(
+        m == 0 || (m - 1) * sums.ld + width <= sums.out.len(),
+        "sums are written past the end"
+    );
+    let steps = m.div_ceil(family.mr);
+    let mut row = 0;
+    for step in 0..steps {
+        let height = (m - row).div_ceil(steps - step);
+        let mut args = term.args(0, width, height, |i| (row + i) * a_ld);
+        args.add = sums.add;
+        args.out_ld = sums.ld;
+        args.out = sums.out[row * sums.ld..].as_mut_ptr();
+        // SAFETY: `args` checked what is read; what is written was checked above.
+        unsafe { family.kernels[vectors - 1][height - 1](&args) };
+        row += height;
+    }
+}
+
+/// Columns of a panel.
+pub fn panel_width() -> usize {
+    family().nr()
+}
+
 impl Term<'_> {
     /// Pointers of one tile, after checking that all it reads is there.
     #[inline]
@@ -341,7 +289,6 @@ impl Term<'_> {
         &self,
         column: usize,
         width: usize,
-        add: bool,
         height: usize,
         position: impl Fn(usize) -> usize,
     ) -> Args {
@@ -375,7 +322,9 @@ impl Term<'_> {
             b_batch,
             k: self.k,
             batch: self.batch,
-            add,
+            add: false,
+            out: std::ptr::null_mut(),
+            out_ld: MAX_NR,
         }
     }
 }

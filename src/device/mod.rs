@@ -3,7 +3,9 @@
 pub mod call;
 pub mod cuda;
 pub mod gemm;
+pub mod lanes;
 pub mod memory;
+pub mod peak;
 pub mod pool;
 pub mod simd;
 pub mod vector;

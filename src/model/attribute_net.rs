@@ -142,8 +142,8 @@ impl AttributeNet {
                 let extras = conv2d::Extras {
                     norm: Some(&norm2),
                     silu: true,
-                    upsample: false,
                     residual: Some(Residual::Shortcut(raw, pair(stage.shortcut))),
+                    ..Default::default()
                 };
                 conv2d(tape, h, pair(stage.conv2), extras)
             })?;

@@ -4,6 +4,7 @@
 use super::check::check;
 use super::program::{Pre, Program, Residue, Step};
 use super::rng::{Rng, seed};
+use gmmk::ops::conv2d::Algorithm;
 
 /// Norm (none, plain, with scale and shift) and SiLU.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -297,4 +298,82 @@ fn conv2d_wide() {
         };
         check(convolution(size, form, seed(5200 + i as u64)));
     }
+}
+
+/// Winograd's algorithm in every form, within the same limits as the direct one.
+fn winograd(size: Size, form: Form, seed: u64) {
+    let mut program = convolution(size, form, seed);
+    program.label = format!("Winograd {}", program.label);
+    program.algorithm = Algorithm::Winograd;
+    check(program);
+}
+
+#[test]
+fn winograd_every_combination() {
+    let mut number = 0;
+    for norm in [Norm::None, Norm::Plain, Norm::ScaleShift] {
+        for upsample in [false, true] {
+            for residual in [Kind::None, Kind::Plain, Kind::Doubled, Kind::Shortcut] {
+                number += 1;
+                let mut rng = Rng::new(seed(4000 + number));
+                let even = 1 + usize::from(residual == Kind::Doubled && !upsample);
+                let input = [
+                    rng.between(1, 3),
+                    even * rng.between(1, 5),
+                    even * rng.between(1, 5),
+                    16 * rng.between(1, 3),
+                ];
+                let form = Form {
+                    norm,
+                    silu: number % 2 == 0,
+                    upsample,
+                    residual,
+                };
+                let size = Size {
+                    input,
+                    k: 16 * rng.between(1, 3),
+                    groups: 4,
+                };
+                winograd(size, form, seed(4000 + number));
+            }
+        }
+    }
+}
+
+/// One tile, several bands and pictures of a task, more than one task, ragged edges.
+#[test]
+fn winograd_around_the_tiles() {
+    let inputs = [
+        [1, 1, 1, 16],
+        [1, 4, 4, 16],
+        [2, 5, 3, 16],
+        [3, 8, 8, 16],
+        [5, 7, 4, 16],
+        [1, 37, 9, 16],
+        [2, 9, 26, 16],
+    ];
+    for (i, input) in inputs.into_iter().enumerate() {
+        let size = Size {
+            input,
+            k: 16,
+            groups: 4,
+        };
+        winograd(size, Form::PLAIN, seed(4100 + i as u64));
+    }
+}
+
+/// Sums over many tiles and channels: tasks, units and chunks of the weight gradient.
+#[test]
+fn winograd_of_many_tiles() {
+    let size = Size {
+        input: [2, 40, 24, 32],
+        k: 64,
+        groups: 8,
+    };
+    let form = Form {
+        norm: Norm::ScaleShift,
+        silu: true,
+        ..Form::PLAIN
+    };
+    winograd(size, form, seed(4200));
 }

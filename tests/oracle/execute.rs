@@ -7,7 +7,7 @@ use gmmk::device::pool::Pool;
 use gmmk::ops::add;
 use gmmk::ops::attention::attention;
 use gmmk::ops::concat::{concat, reshape};
-use gmmk::ops::conv2d::{self, conv2d};
+use gmmk::ops::conv2d::{self, Algorithm, conv2d};
 use gmmk::ops::group_norm::group_norm;
 use gmmk::ops::linear::{self, Weights, linear};
 use gmmk::ops::mse::mse;
@@ -91,9 +91,14 @@ fn prologue(
 }
 
 /// Records one step; returns its outputs.
-fn record(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, TapeError> {
+fn record(
+    tape: &mut Tape,
+    v: &[Var],
+    step: &Step,
+    algorithm: Algorithm,
+) -> Result<Vec<Var>, TapeError> {
     match step {
-        Step::Conv { .. } => record_conv(tape, v, step),
+        Step::Conv { .. } => record_conv(tape, v, step, algorithm),
         Step::Linear {
             x,
             sets,
@@ -134,7 +139,12 @@ fn record(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, TapeError
     }
 }
 
-fn record_conv(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, TapeError> {
+fn record_conv(
+    tape: &mut Tape,
+    v: &[Var],
+    step: &Step,
+    algorithm: Algorithm,
+) -> Result<Vec<Var>, TapeError> {
     let Step::Conv {
         x,
         w,
@@ -161,6 +171,7 @@ fn record_conv(tape: &mut Tape, v: &[Var], step: &Step) -> Result<Vec<Var>, Tape
         silu,
         upsample: *upsample,
         residual,
+        algorithm,
     };
     let weights = Weights { w: v[*w], b: v[*b] };
     Ok(vec![conv2d(tape, v[*x], weights, extras)?])
@@ -200,7 +211,9 @@ fn record_all(program: &Program) -> Result<Recorded, TapeError> {
         values.push(var);
     }
     for (i, step) in program.steps.iter().enumerate() {
-        let outputs = tape.scope(&format!("step {i}"), |tape| record(tape, &values, step))?;
+        let outputs = tape.scope(&format!("step {i}"), |tape| {
+            record(tape, &values, step, program.algorithm)
+        })?;
         values.extend(outputs);
     }
     let (mut targets, mut losses) = (Vec::new(), Vec::new());

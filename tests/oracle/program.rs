@@ -3,6 +3,7 @@
 
 use super::rng::Rng;
 use gmmk::ops::concat::Axis;
+use gmmk::ops::conv2d::Algorithm;
 
 /// Epsilon of every norm.
 pub const EPS: f64 = 1e-5;
@@ -98,6 +99,8 @@ pub struct Program {
     pub floor: f64,
     /// Factor on the error limits; a case that sets it says why.
     pub slack: f64,
+    /// How the CPU computes convolutions.
+    pub algorithm: Algorithm,
 }
 
 impl Program {
@@ -111,6 +114,7 @@ impl Program {
             rng: Rng::new(seed),
             floor: 0.0,
             slack: 1.0,
+            algorithm: Algorithm::Direct,
         }
     }
 

@@ -210,6 +210,7 @@ impl UNet {
             norm_out,
             conv_out,
             classifier: None,
+            convolutions: Default::default(),
             table: b.table,
             config,
         }

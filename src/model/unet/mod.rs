@@ -6,6 +6,7 @@ mod record;
 
 use super::config::NetworkConfig;
 use super::params::ParamTable;
+use crate::ops::conv2d::Algorithm;
 use crate::tape::Var;
 use layout::{Att, Level, Pair, Res};
 
@@ -23,6 +24,17 @@ pub struct UNet {
     norm_out: Pair,
     conv_out: Pair,
     pub(super) classifier: Option<Pair>,
+    convolutions: Algorithm,
+}
+
+impl UNet {
+    /// The same network, its convolutions computed by `algorithm` on a CPU.
+    pub fn with_convolutions(self, algorithm: Algorithm) -> Self {
+        Self {
+            convolutions: algorithm,
+            ..self
+        }
+    }
 }
 
 /// What the network reads.

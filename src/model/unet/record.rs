@@ -204,7 +204,7 @@ impl Pass<'_> {
     fn body(&mut self, tape: &mut Tape, sample: Var) -> Result<(Var, Var), TapeError> {
         let net = self.net;
         let mut h = tape.scope("conv_in", |tape| {
-            conv2d(tape, sample, self.weights(net.conv_in), Default::default())
+            conv2d(tape, sample, self.weights(net.conv_in), self.plain())
         })?;
         self.parts.push(("conv_in".into(), h));
         let mut skips = vec![h];
@@ -247,11 +247,19 @@ impl Pass<'_> {
             let extras = conv2d::Extras {
                 norm: Some(&norm),
                 silu: true,
-                ..Default::default()
+                ..self.plain()
             };
             conv2d(tape, h, self.weights(net.conv_out), extras)
         })?;
         Ok((output, bottleneck))
+    }
+
+    /// A convolution of the input as it is.
+    fn plain(&self) -> conv2d::Extras<'static> {
+        conv2d::Extras {
+            algorithm: self.net.convolutions,
+            ..Default::default()
+        }
     }
 
     fn layer(
@@ -279,13 +287,13 @@ impl Pass<'_> {
             let active = conv2d::Extras {
                 norm: Some(&norm1),
                 silu: true,
-                ..Default::default()
+                ..self.plain()
             };
             let (h, residual) = match sampling {
                 Sampling::Down => {
                     let [act, pooled] = norm_pool(tape, x, &norm1)?;
                     (
-                        conv2d(tape, act, conv1, Default::default())?,
+                        conv2d(tape, act, conv1, self.plain())?,
                         Residual::Plain(pooled),
                     )
                 }
@@ -308,8 +316,8 @@ impl Pass<'_> {
             let extras = conv2d::Extras {
                 norm: Some(&norm2),
                 silu: true,
-                upsample: false,
                 residual: Some(residual),
+                ..self.plain()
             };
             conv2d(tape, h, self.weights(res.conv2), extras)
         })

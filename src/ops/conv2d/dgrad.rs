@@ -4,6 +4,7 @@
 use super::plan::{Added, Conv, Source};
 use super::tile::Tiles;
 use super::wgmma;
+use super::winograd::{self, Algorithm, Filter, Grid, Products, Use};
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
@@ -19,6 +20,7 @@ use crate::tape::{Mismatch, Op, TensorType, Workspace};
 #[derive(Debug)]
 pub struct Conv2dDgrad {
     pub(super) upsample: bool,
+    pub(super) algorithm: Algorithm,
 }
 
 impl Op for Conv2dDgrad {
@@ -34,10 +36,16 @@ impl Op for Conv2dDgrad {
     }
 
     fn workspace(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Workspace {
-        let (c, k) = (outputs[0].channels(), inputs[0].channels());
+        let (c, [n, h, w, k]) = (outputs[0].channels(), inputs[0].nhwc());
+        if self.algorithm.is_winograd([n, h, w, c], k) {
+            return Workspace {
+                shared: Filter::new(k, c).len(),
+                per_thread: winograd::scratch_len(&Grid::new([n, h, w, c], k), k),
+            };
+        }
         Workspace {
             shared: gemm::packed_len(9 * k, c),
-            per_thread: Tiles::new(inputs[0].nhwc(), k).scratch_len() + 2 * k,
+            per_thread: Tiles::new([n, h, w, k], k).scratch_len() + 2 * k,
         }
     }
 
@@ -49,6 +57,11 @@ impl Op for Conv2dDgrad {
         let loader = Loader::new(call, Prologue::default(), 0, 0);
         let dx = call.output(0);
         let (k, c) = (loader.x.cols(), dx.cols());
+        let [n, h, w, _] = loader.x.shape();
+        if self.algorithm.is_winograd([n, h, w, c], k) {
+            self.winograd(call, loader, dx);
+            return;
+        }
         let tiles = Tiles::new(loader.x.shape(), k);
         let packed = call.shared();
         // The filter turned by 180 degrees: tap t of the gradient is tap 8 - t of the weight.
@@ -93,6 +106,36 @@ impl Op for Conv2dDgrad {
             wgmma::suits(call, Prologue::default(), dy, &[Some(dx), Some(conv.w)]),
         );
         Ok(())
+    }
+}
+
+impl Conv2dDgrad {
+    fn winograd(&self, call: &Call<'_>, loader: Loader<'_>, dx: RowsMut<'_>) {
+        let ([n, h, w, k], c) = (loader.x.shape(), dx.cols());
+        let (filter, transformed, scratch) = (Filter::new(k, c), call.shared(), call.scratch());
+        let weight = (flat(call.input(1)), Use::Gradient);
+        filter.transform(call.pool(), transformed, weight, scratch);
+        let grid = Grid::new([n, h, w, c], k);
+        let products = Products {
+            grid: &grid,
+            loader,
+            upsample: false,
+            filter,
+            transformed,
+            bias: None,
+            residual: None,
+            halved: self.upsample,
+        };
+        let split = if self.upsample {
+            grid.tasks.split_halved(dx)
+        } else {
+            grid.tasks.split(dx)
+        };
+        call.pool()
+            .run(&[split], scratch, |number, parts, scratch| {
+                let (place, pixels) = grid.tasks.task(number);
+                products.run(place, pixels, &mut parts.get(0), scratch);
+            });
     }
 }
 

@@ -10,9 +10,11 @@ mod plan;
 mod tile;
 mod wgmma;
 mod wgrad;
+mod winograd;
 
 pub use dgrad::Conv2dDgrad;
 pub use wgrad::Conv2dWgrad;
+pub use winograd::Algorithm;
 
 use super::linear::{self, Weights};
 use super::prologue::{Loader, NormVars, Prologue, gather, norm_operands};
@@ -20,11 +22,12 @@ use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
 use crate::device::pool::Parts;
-use crate::device::view::{Rows, Span};
+use crate::device::view::{Rows, RowsMut, Span};
 use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 use plan::{Added, Conv, Source};
 use tile::Tiles;
+use winograd::{Filter, Grid, Products, Use};
 
 /// What is added to a convolution's output.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +51,8 @@ pub struct Extras<'a> {
     pub upsample: bool,
     /// Added to the output.
     pub residual: Option<Residual>,
+    /// How the CPU computes it and its gradients.
+    pub algorithm: Algorithm,
 }
 
 /// Records the convolution of `x` (`[n, h, w, c]`) with `weights` (`[k, 3, 3, c]`, `[k]`).
@@ -83,6 +88,7 @@ pub fn conv2d(
             prologue,
             upsample: extras.upsample,
             residual,
+            algorithm: extras.algorithm,
         },
         &inputs,
     )
@@ -102,11 +108,63 @@ pub struct Conv2d {
     prologue: Prologue,
     upsample: bool,
     residual: ResidualKind,
+    algorithm: Algorithm,
 }
 
 impl Conv2d {
     fn residual_at(&self) -> usize {
         3 + self.prologue.operands()
+    }
+
+    /// Packs the weights of the folded 1x1 convolution, if there is one.
+    fn shortcut<'a>(&self, call: &Call<'a>, packed: &'a mut [f32]) -> Option<Shortcut<'a>> {
+        let at = self.residual_at();
+        (self.residual == ResidualKind::Shortcut).then(|| {
+            let (from, bias) = (call.input(at), call.input(at + 2).row(0, 0));
+            let (c, w) = (from.cols(), linear::flat(call.input(at + 1)));
+            gemm::pack_blocks(call.pool(), packed, (w, &[0]), [c, bias.len()], [1, c]);
+            Shortcut { from, packed, bias }
+        })
+    }
+
+    /// The tensor that is added, and how it is resampled.
+    fn residual<'a>(&self, call: &Call<'a>) -> Option<(Rows<'a>, Resample)> {
+        let from = || call.input(self.residual_at());
+        match self.residual {
+            ResidualKind::Plain => Some((from(), Resample::None)),
+            ResidualKind::Doubled => Some((from(), Resample::OfPool)),
+            _ => None,
+        }
+    }
+
+    /// [`Op::cpu`] by Winograd's algorithm.
+    fn winograd(&self, call: &Call<'_>, loader: Loader<'_>, y: RowsMut<'_>) {
+        let (shape, c) = (y.shape(), loader.x.cols());
+        let (filter, grid) = (Filter::new(c, shape[3]), Grid::new(shape, c));
+        let (transformed, rest) = call.shared().split_at_mut(filter.len());
+        let scratch = call.scratch();
+        let weight = (linear::flat(call.input(1)), Use::Forward);
+        filter.transform(call.pool(), transformed, weight, scratch);
+        let shortcut = self.shortcut(call, rest);
+        let products = Products {
+            grid: &grid,
+            loader,
+            upsample: self.upsample,
+            filter,
+            transformed,
+            bias: Some(call.input(2).row(0, 0)),
+            residual: self.residual(call),
+            halved: false,
+        };
+        let split = [grid.tasks.split(y)];
+        call.pool().run(&split, scratch, |_, parts, scratch| {
+            let place = parts.place(0);
+            let mut y = parts.get(0);
+            products.run(place, y.rows(), &mut y, scratch);
+            if let Some(shortcut) = &shortcut {
+                shortcut.add(place, &mut y);
+            }
+        });
     }
 
     fn check_residual(&self, inputs: &[&TensorType], y: &TensorType) -> Result<(), Mismatch> {
@@ -187,6 +245,7 @@ impl Op for Conv2d {
             prologue: self.prologue,
             upsample: self.upsample,
             modes,
+            algorithm: self.algorithm,
         })?;
         if !b.needs(x) && norm.is_empty() {
             return Ok(());
@@ -194,6 +253,7 @@ impl Op for Conv2d {
         let dact = b.tape.push_one(
             Conv2dDgrad {
                 upsample: self.upsample,
+                algorithm: self.algorithm,
             },
             &[dy, node.inputs[1]],
         )?;
@@ -205,15 +265,21 @@ impl Op for Conv2d {
     }
 
     fn workspace(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Workspace {
-        let (c, k) = (inputs[0].channels(), outputs[0].channels());
-        let tiles = Tiles::new(outputs[0].nhwc(), c);
+        let (shape, c) = (outputs[0].nhwc(), inputs[0].channels());
+        let k = shape[3];
         let shortcut = match self.residual {
             ResidualKind::Shortcut => gemm::packed_len(inputs[self.residual_at()].channels(), k),
             _ => 0,
         };
+        if self.algorithm.is_winograd(shape, c) {
+            return Workspace {
+                shared: Filter::new(c, k).len() + shortcut,
+                per_thread: winograd::scratch_len(&Grid::new(shape, c), c),
+            };
+        }
         Workspace {
             shared: gemm::packed_len(9 * c, k) + shortcut,
-            per_thread: tiles.scratch_len() + 2 * c,
+            per_thread: Tiles::new(shape, c).scratch_len() + 2 * c,
         }
     }
 
@@ -229,37 +295,22 @@ impl Op for Conv2d {
         let loader = Loader::new(call, self.prologue, 0, 3);
         let c = loader.x.cols();
         let y = call.output(0);
-        let tiles = Tiles::new(y.shape(), c);
-        let k = y.cols();
+        if self.algorithm.is_winograd(y.shape(), c) {
+            self.winograd(call, loader, y);
+            return;
+        }
+        let (tiles, k) = (Tiles::new(y.shape(), c), y.cols());
         let (packed, rest) = call.shared().split_at_mut(gemm::packed_len(9 * c, k));
         let w = linear::flat(call.input(1));
         gemm::pack_blocks(call.pool(), packed, (w, &[0]), [9 * c, k], [1, 9 * c]);
-        let at = self.residual_at();
-        let shortcut = (self.residual == ResidualKind::Shortcut).then(|| {
-            let from = call.input(at);
-            let source = linear::flat(call.input(at + 1));
-            gemm::pack_blocks(
-                call.pool(),
-                rest,
-                (source, &[0]),
-                [from.cols(), k],
-                [1, from.cols()],
-            );
-            (from, &*rest, call.input(at + 2).row(0, 0))
-        });
-        let residual = match self.residual {
-            ResidualKind::Plain => Some((call.input(at), Resample::None)),
-            ResidualKind::Doubled => Some((call.input(at), Resample::OfPool)),
-            _ => None,
-        };
         let task = Forward {
             loader,
             upsample: self.upsample,
             tiles: &tiles,
             packed,
             bias: call.input(2).row(0, 0),
-            shortcut,
-            residual,
+            shortcut: self.shortcut(call, rest),
+            residual: self.residual(call),
         };
         call.pool()
             .run(&[tiles.split(y)], call.scratch(), |_, parts, scratch| {
@@ -300,13 +351,58 @@ impl Op for Conv2d {
     }
 }
 
+/// The folded 1x1 convolution, ready for products.
+struct Shortcut<'a> {
+    from: Rows<'a>,
+    packed: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl<'a> Shortcut<'a> {
+    /// Its products with the pixels from `place` on.
+    fn term(&self, (n, first): (usize, usize)) -> Term<'a> {
+        let picture = self.from.rows();
+        Term {
+            a: self.from.span(n + first / picture, first % picture),
+            a_stride: 1,
+            a_batch: 0,
+            b: Columns::Packed(self.packed),
+            k: self.from.cols(),
+            batch: 1,
+        }
+    }
+
+    /// Where row `r` starts in the term: rows follow each other in memory within a picture.
+    fn position(&self, r: usize) -> usize {
+        let picture = self.from.rows();
+        r / picture * self.from.sample_stride() + r % picture * self.from.ld()
+    }
+
+    /// Adds it to the output's pixels from `place` on.
+    fn add(&self, place: (usize, usize), y: &mut RowsMut<'_>) {
+        gemm::multiply(
+            y.rows(),
+            y.cols(),
+            &[self.term(place)],
+            |_, r| self.position(r),
+            |r, j, sums| {
+                let range = j..j + sums.len();
+                let out = &mut y.row(0, r)[range.clone()];
+                for ((o, &s), &b) in out.iter_mut().zip(sums).zip(&self.bias[range]) {
+                    *o += s + b;
+                }
+            },
+        );
+    }
+}
+
 struct Forward<'a> {
     loader: Loader<'a>,
     upsample: bool,
     tiles: &'a Tiles,
     packed: &'a [f32],
     bias: &'a [f32],
-    shortcut: Option<(Rows<'a>, &'a [f32], &'a [f32])>,
+    shortcut: Option<Shortcut<'a>>,
     residual: Option<(Rows<'a>, Resample)>,
 }
 
@@ -327,22 +423,10 @@ impl Forward<'_> {
             k: 3 * c,
             batch: 3,
         };
-        let [first, _, _] = area.pictures();
-        let shortcut = self.shortcut.map(|(from, packed, _)| Term {
-            a: from.span(first, area.first_in_picture()),
-            a_stride: 1,
-            a_batch: 0,
-            b: Columns::Packed(packed),
-            k: from.cols(),
-            batch: 1,
-        });
-        let terms = [conv, shortcut.unwrap_or(conv)];
-        let count = 1 + usize::from(shortcut.is_some());
-        // The shortcut's rows follow each other in memory within a picture.
-        let position = |term: usize, r: usize| match self.shortcut {
-            Some((from, ..)) if term == 1 => {
-                r / from.rows() * from.sample_stride() + r % from.rows() * from.ld()
-            }
+        let terms = [conv, self.shortcut.as_ref().map_or(conv, |s| s.term(place))];
+        let count = 1 + usize::from(self.shortcut.is_some());
+        let position = |term: usize, r: usize| match &self.shortcut {
+            Some(shortcut) if term == 1 => shortcut.position(r),
             _ => area.position(r),
         };
         gemm::multiply(
@@ -356,9 +440,9 @@ impl Forward<'_> {
                 for ((o, &s), &b) in out.iter_mut().zip(sums).zip(&self.bias[range.clone()]) {
                     *o = s + b;
                 }
-                if let Some((_, _, bias)) = self.shortcut {
+                if let Some(shortcut) = &self.shortcut {
                     out.iter_mut()
-                        .zip(&bias[range.clone()])
+                        .zip(&shortcut.bias[range.clone()])
                         .for_each(|(o, &b)| *o += b);
                 }
                 if let Some((from, resample)) = self.residual {

@@ -38,6 +38,11 @@ impl Tiles {
             .min(SCRATCH / (pitch * (h + 2)))
             .max(1);
         let pictures = if strip < h { 1 } else { wanted.min(n.max(1)) };
+        Self::with([n, h, w, 0], c, [strip, pictures])
+    }
+
+    /// Tasks of `strip` rows of a picture, or of `pictures` whole ones.
+    pub fn with([n, h, w, _]: [usize; 4], c: usize, [strip, pictures]: [usize; 2]) -> Self {
         Self {
             n,
             h,
@@ -163,37 +168,14 @@ impl Area {
                     act.copy_within((i - 1) * pitch..i * pitch, i * pitch);
                     continue;
                 }
-                self.fill_row(
+                fill_line(
                     loader,
+                    self.tiles.w,
                     (n, row, upsample),
                     table,
                     &mut act[i * pitch..(i + 1) * pitch],
                 );
             }
-        }
-    }
-
-    fn fill_row(
-        &self,
-        loader: &Loader<'_>,
-        (n, row, upsample): (usize, usize, bool),
-        table: &[f32],
-        line: &mut [f32],
-    ) {
-        let (w, c) = (self.tiles.w, self.tiles.c);
-        line[..c].fill(0.0);
-        line[(w + 1) * c..].fill(0.0);
-        if !upsample {
-            loader.load(n, row * w, w, table, &mut line[c..]);
-            return;
-        }
-        // The low row goes to the line's end and spreads to the left edge from there.
-        let low = w / 2;
-        loader.load(n, row / 2 * low, low, table, &mut line[(1 + low) * c..]);
-        for q in 0..low {
-            let from = (1 + low + q) * c;
-            line.copy_within(from..from + c, (1 + 2 * q) * c);
-            line.copy_within((1 + 2 * q) * c..(2 + 2 * q) * c, (2 + 2 * q) * c);
         }
     }
 
@@ -220,5 +202,30 @@ impl Area {
     /// First pixel of the task within each of its pictures.
     pub fn first_in_picture(&self) -> usize {
         self.y * self.tiles.w
+    }
+}
+
+/// Fills `line` with row `row` (after doubling) of picture `n`, `w` pixels wide, between two zero pixels.
+pub fn fill_line(
+    loader: &Loader<'_>,
+    w: usize,
+    (n, row, upsample): (usize, usize, bool),
+    table: &[f32],
+    line: &mut [f32],
+) {
+    let c = loader.x.cols();
+    line[..c].fill(0.0);
+    line[(w + 1) * c..].fill(0.0);
+    if !upsample {
+        loader.load(n, row * w, w, table, &mut line[c..]);
+        return;
+    }
+    // The low row goes to the line's end and spreads to the left edge from there.
+    let low = w / 2;
+    loader.load(n, row / 2 * low, low, table, &mut line[(1 + low) * c..]);
+    for q in 0..low {
+        let from = (1 + low + q) * c;
+        line.copy_within(from..from + c, (1 + 2 * q) * c);
+        line.copy_within((1 + 2 * q) * c..(2 + 2 * q) * c, (2 + 2 * q) * c);
     }
 }

@@ -4,6 +4,7 @@
 use super::plan::{self, Source, Wgrad, push};
 use super::tile::{Area, Tiles};
 use super::wgmma;
+use super::winograd::{self, Algorithm, WgradLayout};
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, MAX_NR, Term};
@@ -20,6 +21,7 @@ pub struct Conv2dWgrad {
     pub(super) prologue: Prologue,
     pub(super) upsample: bool,
     pub(super) modes: [Mode; 2],
+    pub(super) algorithm: Algorithm,
 }
 
 impl Op for Conv2dWgrad {
@@ -33,6 +35,13 @@ impl Op for Conv2dWgrad {
 
     fn workspace(&self, inputs: &[&TensorType], _: &[&TensorType]) -> Workspace {
         let (c, k) = (inputs[0].channels(), inputs[1].channels());
+        if self.algorithm.is_winograd(inputs[1].nhwc(), c) {
+            let layout = WgradLayout::new(inputs[1].nhwc(), c);
+            return Workspace {
+                shared: layout.shared_len(),
+                per_thread: layout.scratch_len(),
+            };
+        }
         let tiles = Tiles::new(inputs[1].nhwc(), c);
         Workspace {
             shared: Cut::new(tiles.count(), k).groups * k * (9 * c + 1),
@@ -48,6 +57,11 @@ impl Op for Conv2dWgrad {
         let loader = Loader::new(call, self.prologue, 0, 2);
         let dy = call.input(1);
         let (c, k) = (loader.x.cols(), dy.cols());
+        if self.algorithm.is_winograd(dy.shape(), c) {
+            let layout = WgradLayout::new(dy.shape(), c);
+            winograd::wgrad(call, &loader, self.upsample, dy, &layout, self.modes);
+            return;
+        }
         let tiles = Tiles::new(dy.shape(), c);
         let cut = Cut::new(tiles.count(), k);
         let sums = call.shared();

@@ -1,0 +1,47 @@
+//! Convolution by Winograd's minimal filtering, F(4x4, 3x3): a quarter of the direct algorithm's
+//! multiplications, on the CPU.
+
+#![allow(clippy::needless_range_loop)] // loops are what the compiler unrolls into registers
+
+mod filter;
+mod forward;
+mod grid;
+mod input;
+mod transform;
+mod wgrad;
+
+pub(super) use filter::{Filter, Use};
+pub(super) use forward::{Products, scratch_len};
+pub(super) use grid::Grid;
+pub(super) use wgrad::{Layout as WgradLayout, run as wgrad};
+
+/// How the CPU computes convolutions. GPUs always take the sums as they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Algorithm {
+    /// What is expected to be fastest for the shape.
+    #[default]
+    Fastest,
+    /// The sum as it is written (`--exact`).
+    Direct,
+    /// Winograd F(4x4, 3x3) wherever the channels fit its vectors.
+    Winograd,
+}
+
+/// Channels come in whole vectors of every instruction set.
+const CHANNELS: usize = 16;
+/// Fewest tiles for which the filter's transform pays.
+const TILES: usize = 64;
+
+impl Algorithm {
+    /// True if Winograd's algorithm computes an output of `shape` (`[n, h, w, k]`) from `c` channels.
+    pub(super) fn is_winograd(self, [n, h, w, k]: [usize; 4], c: usize) -> bool {
+        let fits =
+            c.is_multiple_of(CHANNELS) && k.is_multiple_of(CHANNELS) && c * k * n * h * w > 0;
+        let tiles = n * h.div_ceil(transform::SIDE) * w.div_ceil(transform::SIDE);
+        match self {
+            Algorithm::Direct => false,
+            Algorithm::Winograd => fits,
+            Algorithm::Fastest => fits && tiles >= TILES,
+        }
+    }
+}
