@@ -221,10 +221,13 @@ fn initial(setup: &Setup) -> Result<State> {
     Ok(state)
 }
 
-/// Prints where a step's time went, by op.
-fn profile(nodes: Vec<(String, &'static str, f64)>) {
+/// Nodes that a profile lists.
+const LONGEST: usize = 20;
+
+/// Prints where a step's time went: by op, then the longest nodes.
+fn profile(mut nodes: Vec<(String, &'static str, f64)>) {
     let mut ops: BTreeMap<&str, (f64, usize)> = BTreeMap::new();
-    for (_, op, seconds) in nodes {
+    for (_, op, seconds) in &nodes {
         let entry = ops.entry(op).or_default();
         *entry = (entry.0 + seconds, entry.1 + 1);
     }
@@ -234,6 +237,15 @@ fn profile(nodes: Vec<(String, &'static str, f64)>) {
     for (op, (seconds, count)) in ops {
         say(&format!(
             "{op:<20} {count:>4} nodes {:>9.3} ms {:>5.1} %",
+            seconds * 1e3,
+            100.0 * seconds / total
+        ));
+    }
+    nodes.sort_by(|a, b| b.2.total_cmp(&a.2));
+    say("the longest nodes:");
+    for (scope, op, seconds) in nodes.iter().take(LONGEST) {
+        say(&format!(
+            "{op:<20} {scope:<30} {:>9.3} ms {:>5.1} %",
             seconds * 1e3,
             100.0 * seconds / total
         ));
