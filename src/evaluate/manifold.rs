@@ -10,7 +10,7 @@ use super::frechet::Features;
 pub const NEIGHBOURS: [usize; 2] = [3, 5];
 
 /// Two sets compared.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Overlap {
     /// Share of the drawn points in a ball of a real one: how many look real.
     pub precision: f64,

@@ -2,7 +2,9 @@
 
 pub mod agreement;
 pub mod classifier;
+pub mod evaluator;
 pub mod frechet;
 pub mod manifold;
 pub mod neighbours;
+pub mod report;
 pub mod statistics;
