@@ -6,16 +6,22 @@ use super::sample::SamplerArgs;
 use super::terminal::{Progress, columns, duration, say, stop_flag, warn};
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use gmmk::data::Packed;
+use gmmk::device::Device;
+use gmmk::diffusion::sampler::Sampler;
 use gmmk::evaluate::classifier::AttributeClassifier;
 use gmmk::evaluate::evaluator::{Evaluation, Evaluator, Settings};
+use gmmk::evaluate::probe::Periodic;
 use gmmk::evaluate::report::EvaluationReport;
 use gmmk::report::files::replace_with_bytes;
 use gmmk::tape::Arena;
 use gmmk::tape::state::State;
 use gmmk::train::checkpoint::{self, Checkpoint, Part};
 use gmmk::train::config::{DataKind, RunConfig};
+use gmmk::train::length::Length;
 use gmmk::train::setup::Setup;
 use gmmk::train::tensors::restore;
+use gmmk::train::trainer::Probe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,6 +53,54 @@ pub struct EvalArgs {
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// Options of an evaluation along with a run.
+#[derive(Args)]
+pub struct EvalEvery {
+    /// Evaluate the averaged weights every so often, into metrics.jsonl (give it again with --resume)
+    #[arg(long, value_name = "N", requires = "judge", conflicts_with = "dry_run")]
+    eval_every: Option<Length>,
+    /// The attribute classifier of --eval-every, written by `gmmk train-classifier`
+    #[arg(long, value_name = "FILE", requires = "eval_every")]
+    judge: Option<PathBuf>,
+    /// Pictures that --eval-every draws, in 50 steps each [default: 200]
+    #[arg(long, value_name = "N", requires = "eval_every", value_parser = clap::value_parser!(u64).range(16..=100_000))]
+    eval_count: Option<u64>,
+}
+
+/// Steps of the sampler along with a run, as on its pages of samples.
+const STEPS: u32 = 50;
+
+impl EvalEvery {
+    /// Prepares what was asked for, if anything.
+    pub fn prepare(
+        &self,
+        setup: &Setup,
+        data: &Arc<Packed>,
+        device: &Device,
+    ) -> Result<Option<Box<dyn Probe>>> {
+        let (Some(every), Some(judge)) = (self.eval_every, &self.judge) else {
+            return Ok(None);
+        };
+        let config = &setup.config;
+        let every = every.steps(config.batch);
+        if every == 0 {
+            bail!("--eval-every: no step at all; expected at least one");
+        }
+        let settings = Settings {
+            count: self.eval_count.unwrap_or(200) as usize,
+            seed: config.seed,
+            // Early in a run ancestral sampling is the cleanest.
+            sampler: Sampler::Ddpm,
+            steps: setup.schedule.t_max().min(STEPS),
+            batch: BATCH,
+            loss: false,
+        };
+        let judge = open_judge(judge, device)?;
+        let evaluator = Evaluator::new(setup, data.clone(), judge, settings, device)?;
+        Ok(Some(Box::new(Periodic::new(evaluator, every))))
+    }
 }
 
 /// Pictures drawn at a time.
@@ -88,6 +142,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         sampler,
         steps,
         batch: BATCH,
+        loss: true,
     };
     let start = Instant::now();
     let mut evaluator = Evaluator::new(&setup, Arc::new(packed), judge, settings, &device)?;
@@ -118,12 +173,12 @@ fn check_folder(folder: &Path) -> Result<()> {
 }
 
 /// The classifier in `path`.
-pub fn open_judge(path: &Path, device: &gmmk::device::Device) -> Result<AttributeClassifier> {
+pub fn open_judge(path: &Path, device: &Device) -> Result<AttributeClassifier> {
     AttributeClassifier::open(path, device).with_context(|| format!("--judge {}", path.display()))
 }
 
 /// The data set that a run of `config` was trained on.
-fn open_data(config: &RunConfig, folder: Option<&Path>, size: usize) -> Result<gmmk::data::Packed> {
+fn open_data(config: &RunConfig, folder: Option<&Path>, size: usize) -> Result<Packed> {
     let own = match config.data {
         DataKind::Faces => None,
         _ => config.data_path.as_deref(),

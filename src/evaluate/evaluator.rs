@@ -87,6 +87,8 @@ pub struct Settings {
     pub steps: u32,
     /// Pictures drawn at a time.
     pub batch: usize,
+    /// Whether the loss on held-out pictures is measured too; a run does so itself.
+    pub loss: bool,
 }
 
 /// How drawn pictures, or real ones in their place, compare with held-out ones in features.
@@ -175,7 +177,10 @@ impl Evaluator {
         Ok(Self {
             plan: SamplerPlan::new(&setup.schedule, sampler, steps, Some(1.0))?,
             generator: Generator::new(&setup.net, &setup.conditioning, batch, device)?,
-            loss: HeldOut::new(setup, &data, device)?,
+            loss: match settings.loss {
+                true => HeldOut::new(setup, &data, device)?,
+                false => None,
+            },
             requests: (0..count).map(request).collect(),
             real: Real::new(&data, &held_out, &neighbours, &mut judge, count, device)?,
             device: device.clone(),

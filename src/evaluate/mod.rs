@@ -6,5 +6,6 @@ pub mod evaluator;
 pub mod frechet;
 pub mod manifold;
 pub mod neighbours;
+pub mod probe;
 pub mod report;
 pub mod statistics;
