@@ -4,6 +4,7 @@ mod bench;
 mod data;
 mod device;
 mod devices;
+mod eval;
 mod gmm;
 mod numbers;
 mod report;
@@ -12,6 +13,7 @@ mod runs;
 mod sample;
 mod terminal;
 mod train;
+mod train_classifier;
 mod verify;
 
 use anyhow::{Context, Result, bail};
@@ -33,6 +35,10 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Draw pictures with the attributes asked for
     Sample(sample::SampleArgs),
+    /// Measure what a model draws: attributes, likeness, near copies
+    Eval(eval::EvalArgs),
+    /// Train the attribute classifier that `gmmk eval` judges with
+    TrainClassifier(train_classifier::TrainClassifierArgs),
     /// Pack a data set, describe it, or look at it
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -56,11 +62,14 @@ enum Command {
 
 /// Refuses a picture's path that could not be written to, before the work and not after it.
 fn check_out(path: &Path) -> Result<()> {
+    check_file(path, "a picture's file name", "faces.png")
+}
+
+/// The same for any file; `what` it should be, and an `example`.
+fn check_file(path: &Path, what: &str, example: &str) -> Result<()> {
     let shown = path.display();
     if path.is_dir() || path.file_name().is_none() {
-        bail!(
-            "--out {shown}: that is a folder; expected a picture's file name, such as {shown}/faces.png"
-        );
+        bail!("--out {shown}: that is a folder; expected {what}, such as {shown}/{example}");
     }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -86,6 +95,8 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(args),
+        Command::Eval(args) => eval::run(&args),
+        Command::TrainClassifier(args) => train_classifier::run(&args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
         Command::Report(args) => report::run(args),

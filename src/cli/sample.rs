@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use gmmk::data::{Candidates, parse_request};
 use gmmk::diffusion::generate::{Generator, Request};
 use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
+use gmmk::diffusion::schedule::Schedule;
 use gmmk::report::grid::{Sheet, film_strip};
 use gmmk::report::picture::Picture;
 use gmmk::tape::Arena;
@@ -65,15 +66,8 @@ pub struct SampleArgs {
     /// Seed of noise, Z and the other attributes
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// How noise becomes a picture
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    sampler: SamplerName,
-    /// Steps, at most the T of training [default: T, at most 250]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: Option<u32>,
-    /// Noise added by ddim, 0 to 1
-    #[arg(long, default_value_t = 0.0)]
-    eta: f64,
+    #[command(flatten)]
+    sampler: SamplerArgs,
     /// One Z for all pictures; only the noise differs
     #[arg(long)]
     fixed_z: bool,
@@ -85,6 +79,33 @@ pub struct SampleArgs {
     out: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// How noise becomes a picture.
+#[derive(Args)]
+pub struct SamplerArgs {
+    /// How noise becomes a picture
+    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
+    sampler: SamplerName,
+    /// Steps, at most the T of training [default: T, at most 250]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+    /// Noise added by ddim, 0 to 1
+    #[arg(long, default_value_t = 0.0)]
+    eta: f64,
+}
+
+impl SamplerArgs {
+    /// The sampler, and its steps for a network of `schedule`.
+    pub fn choose(&self, schedule: &Schedule) -> (Sampler, u32) {
+        let sampler = match self.sampler {
+            SamplerName::Renoise => Sampler::Renoise,
+            SamplerName::Ddim => Sampler::Ddim { eta: self.eta },
+            SamplerName::Ddpm => Sampler::Ddpm,
+            SamplerName::DdpmLarge => Sampler::DdpmLarge,
+        };
+        (sampler, self.steps.unwrap_or(schedule.t_max().min(250)))
+    }
 }
 
 /// Pictures drawn at a time.
@@ -225,13 +246,7 @@ fn requests(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<Vec<Request>> 
 }
 
 fn plan(args: &SampleArgs, setup: &Setup) -> Result<SamplerPlan> {
-    let sampler = match args.sampler {
-        SamplerName::Renoise => Sampler::Renoise,
-        SamplerName::Ddim => Sampler::Ddim { eta: args.eta },
-        SamplerName::Ddpm => Sampler::Ddpm,
-        SamplerName::DdpmLarge => Sampler::DdpmLarge,
-    };
-    let steps = args.steps.unwrap_or(setup.schedule.t_max().min(250));
+    let (sampler, steps) = args.sampler.choose(&setup.schedule);
     Ok(SamplerPlan::new(
         &setup.schedule,
         sampler,

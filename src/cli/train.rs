@@ -2,9 +2,11 @@
 
 use super::data::{self, DataName};
 use super::device::{self, Choice, PrecisionName, Wish};
-use super::terminal::{Progress, duration, say, stop_flag, warn};
+use super::eval::EvalEvery;
+use super::terminal::{duration, say, stop_flag, warn};
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
+use gmmk::data::Packed;
 use gmmk::device::Device;
 use gmmk::diffusion::schedule::ScheduleSpec;
 use gmmk::gmm::latent::{LatentKind, short_latent_warning};
@@ -15,16 +17,17 @@ use gmmk::train::classifier::ClassifierKind;
 use gmmk::train::config::{DataKind, FeatureCode, RunConfig, network_table, resume_difference};
 use gmmk::train::length::Length;
 use gmmk::train::machine::Machine;
-use gmmk::train::metrics::MetricsRow;
 use gmmk::train::rate::RateSchedule;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
-use gmmk::train::trainer::{Observer, Trainer};
+use gmmk::train::trainer::{Probe, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use watcher::Watcher;
+
+mod watcher;
 
 /// On or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -176,6 +179,8 @@ pub struct TrainArgs {
     /// A checkpoint every so often [default: 500steps]
     #[arg(long, value_name = "N")]
     save_every: Option<Length>,
+    #[command(flatten)]
+    eval: EvalEvery,
     /// Name of the run, a folder in runs/ [default: DATASET-PRESET]
     #[arg(long, conflicts_with = "out")]
     name: Option<String>,
@@ -357,18 +362,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     // What can be refused is refused before the long work, and before the folder is made.
     RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
-    let packed = data::open(
+    let packed = Arc::new(data::open(
         config.data,
         config.data_path.as_deref(),
         network.sample_size as u32,
-    )?;
+    )?);
     let device = open_device(&config, args.no_graph)?;
     let mut setup = Setup::for_data(config, &packed)?;
     args.choose_batch(&mut setup, &device.0)?;
     let memory = setup.check_memory(&device.0)?;
+    let probe = args.eval.prepare(&setup, &packed, &device.0)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
-    go(&setup, &run, packed, None, &device, memory)
+    go(&setup, &run, (packed, probe), None, &device, memory)
 }
 
 /// The configuration of the run in `folder`, and what it becomes with the options given.
@@ -418,11 +424,11 @@ fn resume(args: &TrainArgs) -> Result<()> {
     let run = RunDir::resume(&folder)?;
     let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
-    let packed = data::open(
+    let packed = Arc::new(data::open(
         wanted.data,
         wanted.data_path.as_deref(),
         network.sample_size as u32,
-    )?;
+    )?);
     let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
     let memory = setup.check_memory(&device.0)?;
@@ -454,14 +460,15 @@ fn resume(args: &TrainArgs) -> Result<()> {
     if setup.config != saved {
         setup.config.save(&run.config())?;
     }
-    go(&setup, &run, packed, checkpoint, &device, memory)
+    let probe = args.eval.prepare(&setup, &packed, &device.0)?;
+    go(&setup, &run, (packed, probe), checkpoint, &device, memory)
 }
 
 /// Trains and reports.
 fn go(
     setup: &Setup,
     run: &RunDir,
-    packed: gmmk::data::Packed,
+    (packed, probe): (Arc<Packed>, Option<Box<dyn Probe>>),
     checkpoint: Option<Checkpoint>,
     (device, name): &(Device, String),
     memory: Memory,
@@ -470,7 +477,10 @@ fn go(
     greet(setup, &packed, name, memory);
     Machine::new(device, memory).save(&run.machine())?;
     let total = config.total_steps();
-    let mut trainer = Trainer::new(setup, run, Arc::new(packed), checkpoint.as_ref(), device)?;
+    let mut trainer = Trainer::new(setup, run, packed, checkpoint.as_ref(), device)?;
+    if let Some(probe) = probe {
+        trainer.attach(probe);
+    }
     if let Some(checkpoint) = &checkpoint {
         let step = checkpoint.info().counters.step;
         if step < total {
@@ -483,12 +493,9 @@ fn go(
     }
     drop(checkpoint);
     let stop = stop_flag("stopping after this step and saving");
-    let mut watcher = Watcher {
-        progress: Progress::new("training", total, Duration::from_secs(15)),
-        last: None,
-    };
+    let mut watcher = Watcher::new(total);
     let outcome = trainer.train(&stop, &mut watcher);
-    watcher.progress.finish();
+    watcher.finish();
     let outcome = outcome?;
     let folder = run.path().display();
     if outcome.step == 0 && !outcome.finished {
@@ -514,7 +521,7 @@ fn go(
     Ok(())
 }
 
-fn greet(setup: &Setup, packed: &gmmk::data::Packed, device: &str, memory: Memory) {
+fn greet(setup: &Setup, packed: &Packed, device: &str, memory: Memory) {
     let (train, held_out) = (
         packed.train_indices().len(),
         packed.held_out_indices().len(),
@@ -540,31 +547,6 @@ fn greet(setup: &Setup, packed: &gmmk::data::Packed, device: &str, memory: Memor
     ];
     for warning in warnings.into_iter().flatten() {
         warn(&format!("warning: {warning}"));
-    }
-}
-
-struct Watcher {
-    progress: Progress,
-    last: Option<f64>,
-}
-
-impl Observer for Watcher {
-    fn step(&mut self, step: u64, total: u64, images_per_s: f64, loss: f64) {
-        let held_out = self
-            .last
-            .map(|l| format!(", held out {l:.4}"))
-            .unwrap_or_default();
-        self.progress.update(step, total, || {
-            format!("{images_per_s:.1} img/s, loss {loss:.4}{held_out}")
-        });
-    }
-
-    fn logged(&mut self, row: &MetricsRow) {
-        self.last = row.get("held_out_loss").or(self.last);
-    }
-
-    fn note(&mut self, text: &str) {
-        self.progress.line(text);
     }
 }
 

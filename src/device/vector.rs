@@ -122,6 +122,35 @@ multiversion! {
 }
 
 multiversion! {
+    /// Squared distance of two vectors, in 32 lanes, lanes added in order.
+    pub fn square_distance(x: &[f32], y: &[f32]) -> f32 {
+        let mut lanes = [0.0_f32; 32];
+        let (xs, ys) = (x.chunks_exact(32), y.chunks_exact(32));
+        let rest = xs.remainder().iter().zip(ys.remainder());
+        let tail: f32 = rest.map(|(x, y)| (x - y) * (x - y)).sum();
+        for (x, y) in xs.zip(ys) {
+            for i in 0..32 {
+                let d = x[i] - y[i];
+                lanes[i] += d * d;
+            }
+        }
+        lanes.iter().sum::<f32>() + tail
+    }
+}
+
+multiversion! {
+    /// Squared distance of two rows of bytes, exact.
+    pub fn square_distance_bytes(x: &[u8], y: &[u8]) -> u64 {
+        // 255^2 x 65536 is below 2^32.
+        let parts = x.chunks(1 << 16).zip(y.chunks(1 << 16));
+        parts.map(|(x, y)| {
+            let square = |(&x, &y): (&u8, &u8)| u32::from(x.abs_diff(y)).pow(2);
+            u64::from(x.iter().zip(y).map(square).sum::<u32>())
+        }).sum()
+    }
+}
+
+multiversion! {
     /// Softmax numerators in place: row = exp(scale row - max(scale row)); returns (max, sum).
     pub fn softmax_exp(row: &mut [f32], scale: f32) -> (f32, f32) {
         let mut lanes = [f32::NEG_INFINITY; 32];
@@ -250,6 +279,26 @@ mod tests {
             );
         }
         assert!(exp(-1e9) < 1.3e-38 && exp(1e9) > 2e38 && exp(0.0) == 1.0);
+    }
+
+    #[test]
+    fn squared_distances_are_exact_for_bytes() {
+        for n in [0, 1, 31, 64, 100, 70_000] {
+            let byte = |i: usize, by: usize| (i * by % 256) as u8;
+            let x: Vec<u8> = (0..n).map(|i| byte(i, 7919)).collect();
+            let y: Vec<u8> = (0..n).map(|i| byte(i, 104_729)).collect();
+            let pairs = x.iter().zip(&y);
+            let squares = pairs.map(|(&x, &y)| (i64::from(x) - i64::from(y)).pow(2) as u64);
+            let expected: u64 = squares.sum();
+            assert_eq!(square_distance_bytes(&x, &y), expected);
+            let [x, y] = [x, y].map(|v| v.into_iter().map(f32::from).collect::<Vec<f32>>());
+            let found = f64::from(square_distance(&x, &y));
+            assert!((found - expected as f64).abs() <= 1e-6 * expected as f64);
+        }
+        assert_eq!(
+            square_distance_bytes(&[255; 70_000], &[0; 70_000]),
+            70_000 * 65_025
+        );
     }
 
     #[test]

@@ -3,19 +3,19 @@
 //! conditioning differs, and N is scaled so that the active latent has about the same size.
 
 use super::data::Data;
-use super::frechet::{Features, Gaussian, Reference};
 use super::judge;
-use super::statistics::Estimate;
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict, groups};
 use crate::diffusion::generate::{Latents, Request};
 use crate::diffusion::sampler::Sampler;
+use crate::evaluate::classifier::AttributeClassifier;
+use crate::evaluate::frechet::{Features, Gaussian, Reference};
+use crate::evaluate::statistics::Estimate;
 use crate::report::figure::{Figure, Mark, Panel, Shape};
 use crate::report::grid::Sheet;
 use crate::report::picture::Picture;
 use crate::rng::{Philox, Stream};
 use crate::tape::executable::DeviceError;
-use crate::train::attributes::AttributeClassifier;
 use crate::train::config::{RunConfig, network_table};
 use crate::train::setup;
 use serde_json::json;

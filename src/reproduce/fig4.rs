@@ -3,12 +3,12 @@
 
 use super::data::Data;
 use super::judge::{self, agreement};
-use super::statistics::{Estimate, Pictures};
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
 use crate::data::{Candidates, Packed, parse_request};
 use crate::diffusion::generate::{Latents, Request};
 use crate::diffusion::sampler::Sampler;
+use crate::evaluate::statistics::{Estimate, Pictures};
 use crate::report::grid::Sheet;
 use crate::report::picture::Picture;
 use serde_json::json;

@@ -1,10 +1,10 @@
 //! Figure 5: the Z that training assigned to a picture, random noise: do the drawings keep to it?
 
-use super::statistics::{Estimate, Pictures};
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
 use crate::diffusion::generate::{Latents, Request};
 use crate::diffusion::sampler::{Sampler, SamplerPlan};
+use crate::evaluate::statistics::{Estimate, Pictures};
 use crate::report::grid::{ORANGE, Sheet};
 use crate::report::picture::Picture;
 use serde_json::json;

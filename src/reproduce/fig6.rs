@@ -1,10 +1,10 @@
 //! Figure 6: one Z; the estimate of the picture along the sampling steps.
 
-use super::statistics::{Estimate, Pictures};
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
 use crate::diffusion::generate::{Latents, Request};
 use crate::diffusion::sampler::Sampler;
+use crate::evaluate::statistics::{Estimate, Pictures};
 use crate::report::figure::{Figure, Mark, Panel, Shape};
 use crate::report::grid::Sheet;
 use crate::report::picture::Picture;

@@ -2,11 +2,11 @@
 //! overlapping features and by a model of disjoint classes.
 
 use super::data::Data;
-use super::statistics::{Estimate, Pictures};
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict};
 use crate::diffusion::generate::{Latents, Request};
 use crate::diffusion::sampler::{Sampler, SamplerPlan};
+use crate::evaluate::statistics::{Estimate, Pictures};
 use crate::report::figure::{Figure, Mark, Panel, Shape, pale};
 use crate::report::grid::{ORANGE, Sheet};
 use crate::report::picture::Picture;

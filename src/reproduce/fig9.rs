@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::data::Data;
 use super::seeds::{Difference, mean_and_deviation};
-use super::statistics::Estimate;
 use super::trained::{Model, Training};
 use super::{Context, Finding, Report, ReproduceError, Scale, Verdict, caption};
+use crate::evaluate::statistics::Estimate;
 use crate::report::figure::{Figure, Mark, Panel, Shape, moving_average};
 use crate::train::classifier::ClassifierKind;
 use crate::train::metrics::MetricsRow;

@@ -1,11 +1,11 @@
 //! The separately trained attribute network that judges what a denoiser draws.
 
 use super::data::Data;
-use super::statistics::{Estimate, Pictures};
 use super::{Context, ReproduceError, Scale};
+use crate::evaluate::classifier::{self, AttributeClassifier};
+use crate::evaluate::statistics::{Estimate, Pictures};
 use crate::report::files::io_error;
 use crate::tape::executable::DeviceError;
-use crate::train::attributes::{self, AttributeClassifier};
 use serde_json::{Value, json};
 
 /// Steps of its training.
@@ -25,15 +25,15 @@ pub fn judge(
     steps: u64,
     context: &mut Context<'_>,
 ) -> Result<AttributeClassifier, ReproduceError> {
-    let config = attributes::config(data.kind, data.path.as_deref(), steps, context.seed);
+    let config = classifier::config(data.kind, data.path.as_deref(), steps, context.seed);
     let name = format!(
         "classifier-{}-{}.safetensors",
         data.kind,
         data.packed.size()
     );
     let path = context.out.join("models").join(name);
-    let pool = context.device.pool.clone();
-    let classifier = match AttributeClassifier::load(&path, &config, &data.packed, &pool)? {
+    let device = context.device.clone();
+    let classifier = match AttributeClassifier::load(&path, &config, &data.packed, &device)? {
         Some(classifier) => classifier,
         None => {
             context.progress.say(&format!(
@@ -49,7 +49,7 @@ pub fn judge(
                 progress.at(step, total, "training the attribute network");
                 true
             };
-            let trained = AttributeClassifier::train(&config, &data.packed, &pool, &mut watch)?;
+            let trained = AttributeClassifier::train(&config, &data.packed, &device, &mut watch)?;
             trained.save(&path)?;
             trained
         }
@@ -61,12 +61,11 @@ pub fn judge(
 /// How good it is, in a sentence.
 pub fn quality(classifier: &AttributeClassifier) -> String {
     let held_out = classifier.held_out();
-    let base = held_out.base.iter().sum::<f64>() / held_out.base.len().max(1) as f64;
     format!(
         "the attribute network names {:.1} % of the attributes of {} held-out pictures right ({:.1} % by always naming the commoner value); SSE per picture {:.3}",
         100.0 * held_out.mean_accuracy(),
         held_out.pictures,
-        100.0 * base,
+        100.0 * held_out.mean_base(),
         held_out.sse()
     )
 }
@@ -79,8 +78,8 @@ pub fn quality_json(classifier: &AttributeClassifier, names: &[String], chosen: 
         .map(|&k| {
             json!({
                 "attribute": names[k],
-                "accuracy": held_out.accuracy[k],
-                "commoner_value": held_out.base[k],
+                "accuracy": held_out.attributes[k].accuracy(),
+                "commoner_value": held_out.attributes[k].base(),
                 "squared_error": held_out.squared_error[k],
             })
         })
@@ -101,16 +100,15 @@ pub fn agreement(
     request: &[Option<bool>],
 ) -> Result<Estimate, DeviceError> {
     let seen = classifier.look_at_samples(&pictures.data)?;
+    let named = classifier.attributes(&seen.probabilities);
     let asked = request.iter().flatten().count().max(1) as f64;
-    let share = |row: &[f64]| {
+    let share = |row: &[bool]| {
         let agree = row.iter().zip(request);
-        let agree = agree.filter(|(p, asked)| **asked == Some(**p >= 0.5));
-        agree.count() as f64 / asked
+        agree
+            .filter(|(seen, asked)| **asked == Some(**seen))
+            .count() as f64
+            / asked
     };
-    let shares: Vec<f64> = seen
-        .probabilities
-        .chunks(request.len())
-        .map(share)
-        .collect();
+    let shares: Vec<f64> = named.chunks(request.len()).map(share).collect();
     Ok(Estimate::of(&shares))
 }

@@ -15,13 +15,11 @@ pub mod fig5;
 pub mod fig6;
 pub mod fig7;
 pub mod fig9;
-mod frechet;
 mod groups;
 mod judge;
 mod mlp;
 pub mod samplers;
 mod seeds;
-mod statistics;
 pub mod trained;
 pub mod w1;
 mod workers;
@@ -37,6 +35,7 @@ use crate::device::pool::PoolError;
 use crate::diffusion::generate::GenerateError;
 use crate::diffusion::sampler::SamplerError;
 use crate::diffusion::schedule::ScheduleError;
+use crate::evaluate::classifier::AttributeError;
 use crate::gmm::distance::DistanceError;
 use crate::gmm::expansion::ExpansionError;
 use crate::gmm::mixture::MixtureError;
@@ -45,7 +44,6 @@ use crate::report::figure::Figure;
 use crate::report::files::{FileError, replace_with_bytes};
 use crate::report::picture::{Picture, PictureError};
 use crate::tape::executable::DeviceError;
-use crate::train::attributes::AttributeError;
 use crate::train::checkpoint::CheckpointError;
 use crate::train::config::ConfigError;
 use crate::train::metrics::MetricsError;
@@ -135,6 +133,13 @@ impl Verdict {
         } else {
             Verdict::Fails
         }
+    }
+}
+
+impl From<Option<bool>> for Verdict {
+    /// Holds, fails, or is not decided.
+    fn from(holds: Option<bool>) -> Self {
+        holds.map_or(Self::Unclear, Self::of)
     }
 }
 

@@ -1,12 +1,12 @@
 //! The model of a figure: a checkpoint that was given, or a run of its own.
 
 use super::data::Data;
-use super::statistics::Pictures;
 use super::{Context, ReproduceError, Scale};
 use crate::data::Packed;
 use crate::device::Device;
 use crate::diffusion::generate::{Generator, Latents, Request};
 use crate::diffusion::sampler::{Sampler, SamplerPlan};
+use crate::evaluate::statistics::Pictures;
 use crate::gmm::latent::LatentKind;
 use crate::tape::Arena;
 use crate::tape::state::State;

@@ -1,6 +1,5 @@
 //! Training: configuration, the step, the loop, and what a run keeps.
 
-pub mod attributes;
 pub mod checkpoint;
 pub mod classifier;
 pub mod config;

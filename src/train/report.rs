@@ -11,6 +11,7 @@ use crate::diffusion::schedule::Schedule;
 use crate::report::files::{human_bytes, human_duration, replace_with_bytes};
 use crate::report::html::{Chart, Series, escape, page, table};
 
+mod evaluation;
 mod film;
 
 /// Writes the report of the run in `folder` into it; `state`: what a process that trains it says of it.
@@ -181,6 +182,7 @@ fn curves(run: &Run) -> String {
             "grad_norm",
         ),
     ];
+    charts.extend(evaluation::charts(run));
     for (title, note, metric, factor, constant) in PLAIN {
         let points = scaled(run, metric, factor);
         if constant || changes(&points) {

@@ -61,6 +61,9 @@ pub enum TrainError {
     /// The attributes of the pages.
     #[error(transparent)]
     Request(#[from] RequestError),
+    /// What is measured along with the run.
+    #[error("the evaluation: {0}")]
+    Probe(#[source] ProbeError),
     /// The run was trained on other attributes.
     #[error(
         "the run was trained on {expected} attributes ({first}, ..), but the data has {found} or others; expected the data set that it began with"
@@ -99,6 +102,26 @@ pub trait Observer {
     fn note(&mut self, text: &str);
 }
 
+/// Why a [`Probe`] failed.
+pub type ProbeError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Something more that is measured every so often; it may take longer than steps do.
+pub trait Probe {
+    /// Steps from one measurement to the next.
+    fn every(&self) -> u64;
+
+    /// Measures the averaged weights in `state`: names and values for a line of metrics, none if it was
+    /// stopped.
+    ///
+    /// # Errors
+    /// Training cannot go on.
+    fn measure(
+        &mut self,
+        state: &mut State,
+        stop: &AtomicBool,
+    ) -> Result<Vec<(String, f64)>, ProbeError>;
+}
+
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Outcome {
@@ -126,6 +149,7 @@ pub struct Trainer<'a> {
     step: TrainStep,
     held_out: Option<HeldOut>,
     pages: Pages,
+    probe: Option<Box<dyn Probe>>,
     loader: Loader,
     counters: Counters,
     metrics: MetricsWriter,
@@ -192,6 +216,7 @@ impl<'a> Trainer<'a> {
             step: TrainStep::new(&setup.recipe(), batch, device)?,
             held_out: HeldOut::new(setup, &data, device)?,
             pages: Pages::new(setup, &data, device)?,
+            probe: None,
             loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
             metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
             events: EventWriter::resume(run.path(), counters.step)?,
@@ -206,6 +231,11 @@ impl<'a> Trainer<'a> {
             state,
             counters,
         })
+    }
+
+    /// Measures `probe` too, from now on.
+    pub fn attach(&mut self, probe: Box<dyn Probe>) {
+        self.probe = Some(probe);
     }
 
     /// Trains to the end of the run, or until `stop` is set; the last step is saved either way.
@@ -238,17 +268,23 @@ impl<'a> Trainer<'a> {
             stopped = stop.load(Ordering::Relaxed);
             let saves = stopped || step == total || step.is_multiple_of(save_every);
             let samples = page_due(step);
-            if saves || samples || step.is_multiple_of(LOG_EVERY) {
+            let probes = self.probe_due(total);
+            if saves || samples || probes || step.is_multiple_of(LOG_EVERY) {
                 self.settle(observer)?;
                 let measured = if samples { self.measure()? } else { None };
-                self.log(measured, observer)?;
+                let probed = if probes {
+                    self.probe(stop)?
+                } else {
+                    Vec::new()
+                };
+                self.log(measured, probed, observer)?;
             }
             self.check_health(observer)?;
             if samples {
                 self.draw_page(stop, observer)?;
             }
-            // A page takes long enough to be stopped in its middle.
-            stopped |= samples && stop.load(Ordering::Relaxed);
+            // Pages and probes take long enough to be stopped in their middle.
+            stopped |= (samples || probes) && stop.load(Ordering::Relaxed);
             if saves || stopped {
                 self.save(save_every)?;
             }
@@ -349,6 +385,7 @@ impl<'a> Trainer<'a> {
     fn log(
         &mut self,
         measured: Option<Measurement>,
+        probed: Vec<(String, f64)>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let window = std::mem::take(&mut self.window);
@@ -382,6 +419,7 @@ impl<'a> Trainer<'a> {
                 observer.note(&format!("classifier, held out: {scores}"));
             }
         }
+        values.extend(probed);
         values.extend(peak_resident_bytes().map(|b| ("peak_rss_bytes".to_string(), b as f64)));
         let row = MetricsRow {
             step: self.counters.step,
@@ -402,6 +440,21 @@ impl<'a> Trainer<'a> {
             return Ok(None);
         };
         Ok(Some(held_out.measure(&mut self.state, Arena::Ema)?))
+    }
+
+    fn probe_due(&self, total: u64) -> bool {
+        let step = self.counters.step;
+        let due = |probe: &dyn Probe| step == total || step.is_multiple_of(probe.every().max(1));
+        self.probe.as_deref().is_some_and(due)
+    }
+
+    fn probe(&mut self, stop: &AtomicBool) -> Result<Vec<(String, f64)>, TrainError> {
+        match &mut self.probe {
+            Some(probe) => probe
+                .measure(&mut self.state, stop)
+                .map_err(TrainError::Probe),
+            None => Ok(Vec::new()),
+        }
     }
 
     fn draw_page(

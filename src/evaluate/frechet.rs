@@ -22,7 +22,8 @@ impl Features<'_> {
         self.values.len() / self.dim.max(1)
     }
 
-    fn row(&self, i: usize) -> &[f64] {
+    /// Row `i`.
+    pub fn row(&self, i: usize) -> &[f64] {
         &self.values[i * self.dim..(i + 1) * self.dim]
     }
 }
@@ -242,6 +243,18 @@ mod tests {
             );
         }
         assert!(reference.distance(&gaussian(40, 1.0)) < 1e-12);
+    }
+
+    /// Against scipy.linalg.sqrtm of the product of the covariances, the means apart too.
+    #[test]
+    fn distances_are_those_of_scipy() {
+        let moved: Vec<f64> = features(50, 0.6).iter().map(|x| x + 0.25).collect();
+        let moved = Gaussian::of_all(Features {
+            values: &moved,
+            dim: 6,
+        });
+        let got = Reference::new(gaussian(40, 1.0)).distance(&moved);
+        assert!((got / 0.390_522_026_596_688_7 - 1.0).abs() < 1e-9, "{got}");
     }
 
     #[test]

@@ -1,6 +1,5 @@
-//! Means with standard errors, distances between pictures, and what they say of a claim.
+//! Means with standard errors, and distances between pictures.
 
-use super::Verdict;
 use serde_json::{Value, json};
 use std::fmt;
 
@@ -63,13 +62,6 @@ impl Estimate {
 impl fmt::Display for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.4} +- {:.4}", self.mean, self.error)
-    }
-}
-
-impl From<Option<bool>> for Verdict {
-    /// Holds, fails, or is not decided.
-    fn from(holds: Option<bool>) -> Self {
-        holds.map_or(Self::Unclear, Self::of)
     }
 }
 
