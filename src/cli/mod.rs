@@ -4,7 +4,10 @@ mod bench;
 mod data;
 mod device;
 mod devices;
+mod drawing;
+mod export;
 mod gmm;
+mod import;
 mod numbers;
 mod report;
 mod reproduce;
@@ -33,6 +36,10 @@ enum Command {
     Train(Box<train::TrainArgs>),
     /// Draw pictures with the attributes asked for
     Sample(sample::SampleArgs),
+    /// Write a model for diffusers, or pictures and their attributes
+    Export(Box<export::ExportArgs>),
+    /// Make a checkpoint of a folder of diffusers
+    Import(import::ImportArgs),
     /// Pack a data set, describe it, or look at it
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -56,11 +63,14 @@ enum Command {
 
 /// Refuses a picture's path that could not be written to, before the work and not after it.
 fn check_out(path: &Path) -> Result<()> {
+    check_out_file(path, "a picture's file name", "faces.png")
+}
+
+/// [`check_out`] of a file that is `expected`, such as `example`.
+fn check_out_file(path: &Path, expected: &str, example: &str) -> Result<()> {
     let shown = path.display();
     if path.is_dir() || path.file_name().is_none() {
-        bail!(
-            "--out {shown}: that is a folder; expected a picture's file name, such as {shown}/faces.png"
-        );
+        bail!("--out {shown}: that is a folder; expected {expected}, such as {shown}/{example}");
     }
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -86,6 +96,8 @@ pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(args),
+        Command::Export(args) => export::run(*args),
+        Command::Import(args) => import::run(args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
         Command::Report(args) => report::run(args),
