@@ -7,7 +7,7 @@ use super::mixture::{FORMAT, MixtureFile};
 use super::weights::write_tensors;
 use super::{InterchangeError, card, check, scheduler};
 use crate::device::pool::Pool;
-use crate::report::files::{io_error, replace_with_bytes};
+use crate::report::files::{io_error, remove_leftovers, replace_with_bytes};
 use crate::tape::Arena;
 use crate::tape::state::State;
 use crate::train::checkpoint::{Checkpoint, Part, TensorSpec};
@@ -87,6 +87,7 @@ fn prepare(folder: &Path, force: bool) -> Result<(), InterchangeError> {
     for inner in ["unet", "scheduler"] {
         let inner = folder.join(inner);
         fs::create_dir_all(&inner).map_err(io_error(&inner, 0, "create the folder"))?;
+        remove_leftovers(&inner)?;
     }
     let unet = folder.join("unet");
     remove(&unet.join(NETWORK))?;

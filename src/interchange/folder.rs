@@ -81,7 +81,9 @@ pub(super) fn claim(
             });
         }
     }
-    remove_leftovers(folder)?;
+    if ours.is_some() {
+        remove_leftovers(folder)?;
+    }
     Ok(ours)
 }
 
