@@ -2,7 +2,7 @@
 
 use super::data;
 use super::device::DeviceArgs;
-use super::sample::SamplerArgs;
+use super::drawing::SamplerArgs;
 use super::terminal::{Progress, columns, duration, say, stop_flag, warn};
 use anyhow::{Context, Result, bail};
 use clap::Args;

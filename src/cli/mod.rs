@@ -4,8 +4,11 @@ mod bench;
 mod data;
 mod device;
 mod devices;
+mod drawing;
 mod eval;
+mod export;
 mod gmm;
+mod import;
 mod numbers;
 mod report;
 mod reproduce;
@@ -39,6 +42,10 @@ enum Command {
     Eval(eval::EvalArgs),
     /// Train the attribute classifier that `gmmk eval` judges with
     TrainClassifier(train_classifier::TrainClassifierArgs),
+    /// Write a model for diffusers, or pictures and their attributes
+    Export(Box<export::ExportArgs>),
+    /// Make a checkpoint of a folder of diffusers
+    Import(import::ImportArgs),
     /// Pack a data set, describe it, or look at it
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -97,6 +104,8 @@ pub fn run() -> ExitCode {
         Command::Sample(args) => sample::run(args),
         Command::Eval(args) => eval::run(&args),
         Command::TrainClassifier(args) => train_classifier::run(&args),
+        Command::Export(args) => export::run(*args),
+        Command::Import(args) => import::run(args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
         Command::Report(args) => report::run(args),

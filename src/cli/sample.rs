@@ -2,45 +2,21 @@
 
 use super::check_out;
 use super::device::DeviceArgs;
-use super::terminal::{Progress, counted, say, stop_flag, warn};
-use anyhow::{Context, Result};
-use clap::{Args, ValueEnum};
-use gmmk::data::{Candidates, parse_request};
+use super::drawing::{self, DrawingArgs};
+use super::terminal::{Progress, counted, say, stop_flag};
+use anyhow::Result;
+use clap::Args;
 use gmmk::diffusion::generate::{Generator, Request};
-use gmmk::diffusion::sampler::{Sampler, SamplerPlan};
-use gmmk::diffusion::schedule::Schedule;
+use gmmk::diffusion::sampler::SamplerPlan;
 use gmmk::report::grid::{Sheet, film_strip};
 use gmmk::report::picture::Picture;
 use gmmk::tape::Arena;
 use gmmk::tape::state::State;
-use gmmk::train::checkpoint::{self, Checkpoint, Part};
-use gmmk::train::config::DataKind;
+use gmmk::train::checkpoint::Part;
 use gmmk::train::setup::Setup;
-use gmmk::train::tensors::restore;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SamplerName {
-    /// Estimate the picture and noise it up again (the paper's Eq. 10)
-    Renoise,
-    /// Denoising diffusion implicit model
-    Ddim,
-    /// Ancestral sampling, posterior variance
-    Ddpm,
-    /// Ancestral sampling, variance beta
-    #[value(name = "ddpm_large")]
-    DdpmLarge,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Others {
-    /// From a training picture that agrees with the list
-    Sample,
-    /// All off
-    None,
-}
 
 /// Options of `gmmk sample`.
 #[derive(Args)]
@@ -49,28 +25,11 @@ pub struct SampleArgs {
     /// A checkpoint, or a run's folder (its newest checkpoint)
     #[arg(long, value_name = "FILE|RUN")]
     checkpoint: PathBuf,
-    /// Attributes on, or off with a minus: "Smiling,Young,-Male"; for CIFAR-10 one class
-    #[arg(
-        long,
-        value_name = "LIST",
-        default_value = "",
-        allow_hyphen_values = true
-    )]
-    attributes: String,
-    /// What the attributes that are not listed are
-    #[arg(long, value_enum, default_value_t = Others::Sample)]
-    others: Others,
     /// Number of pictures
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
     count: u64,
-    /// Seed of noise, Z and the other attributes
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
     #[command(flatten)]
-    sampler: SamplerArgs,
-    /// One Z for all pictures; only the noise differs
-    #[arg(long)]
-    fixed_z: bool,
+    drawing: DrawingArgs,
     /// Write the picture's estimate along the steps too, as NAME-trajectory.png
     #[arg(long)]
     trajectory: bool,
@@ -81,33 +40,6 @@ pub struct SampleArgs {
     device: DeviceArgs,
 }
 
-/// How noise becomes a picture.
-#[derive(Args)]
-pub struct SamplerArgs {
-    /// How noise becomes a picture
-    #[arg(long, value_enum, default_value_t = SamplerName::Ddim)]
-    sampler: SamplerName,
-    /// Steps, at most the T of training [default: T, at most 250]
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    steps: Option<u32>,
-    /// Noise added by ddim, 0 to 1
-    #[arg(long, default_value_t = 0.0)]
-    eta: f64,
-}
-
-impl SamplerArgs {
-    /// The sampler, and its steps for a network of `schedule`.
-    pub fn choose(&self, schedule: &Schedule) -> (Sampler, u32) {
-        let sampler = match self.sampler {
-            SamplerName::Renoise => Sampler::Renoise,
-            SamplerName::Ddim => Sampler::Ddim { eta: self.eta },
-            SamplerName::Ddpm => Sampler::Ddpm,
-            SamplerName::DdpmLarge => Sampler::DdpmLarge,
-        };
-        (sampler, self.steps.unwrap_or(schedule.t_max().min(250)))
-    }
-}
-
 /// Pictures drawn at a time.
 const BATCH: usize = 16;
 /// Columns of a trajectory, at the most.
@@ -116,21 +48,13 @@ const FRAMES: usize = 12;
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
     check_out(&args.out)?;
-    let found = checkpoint::resolve(&args.checkpoint)?;
-    if let Some(note) = &found.note {
-        warn(&format!("note: {note}"));
-    }
-    let checkpoint = Checkpoint::open(&found.path)?;
+    let checkpoint = drawing::open(&args.checkpoint)?;
     let info = checkpoint.info();
-    let requests = requests(&args, &checkpoint)?;
+    let requests = args.drawing.requests(info, args.count)?;
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
-    let plan = plan(&args, &setup)?;
+    let plan = args.drawing.plan(&setup)?;
     let (device, _) = args.device.wish().open()?;
-    let mut state = State::default();
-    for arena in [Arena::Params, Arena::Ema] {
-        state.allocate(arena, setup.net.table().elements())?;
-    }
-    restore(&checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
+    let mut state = drawing::weights(&checkpoint, &setup, Part::Ema)?;
     let batch = requests.len().min(BATCH);
     let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &device)?;
     let mut trajectory = Trajectory::new(plan.steps().len());
@@ -143,7 +67,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
         &mut generator,
         &mut state,
         &plan,
-        args.seed,
+        args.drawing.seed,
         &requests,
         &mut keep,
     )?;
@@ -198,7 +122,7 @@ fn draw(
 }
 
 fn title(args: &SampleArgs, step: u64, plan: &SamplerPlan) -> String {
-    let wanted = match args.attributes.as_str() {
+    let wanted = match args.drawing.attributes.as_str() {
         "" => "attributes of training pictures",
         list => list,
     };
@@ -207,52 +131,6 @@ fn title(args: &SampleArgs, step: u64, plan: &SamplerPlan) -> String {
         plan.sampler().name(),
         plan.steps().len()
     )
-}
-
-/// The attributes and latents of the pictures.
-fn requests(args: &SampleArgs, checkpoint: &Checkpoint) -> Result<Vec<Request>> {
-    let info = checkpoint.info();
-    let names = &info.attribute_names;
-    let one_hot = info.config.data == DataKind::Cifar10;
-    let request = if args.attributes.trim().is_empty() {
-        vec![None; names.len()]
-    } else {
-        parse_request(&args.attributes, names, one_hot)?
-    };
-    let latent = |i: u64| if args.fixed_z { 0 } else { i };
-    if args.others == Others::None {
-        let attributes: Vec<u8> = request.iter().map(|a| u8::from(*a == Some(true))).collect();
-        return Ok((0..args.count)
-            .map(|i| Request {
-                attributes: attributes.clone(),
-                latent: latent(i),
-            })
-            .collect());
-    }
-    let rows: Vec<u8> = info.attribute_rows.concat();
-    let candidates = Candidates::new(&request, &rows).context("the checkpoint's training rows")?;
-    if !candidates.agree() {
-        let (most, of) = candidates.agreement();
-        warn(&format!(
-            "note: no kept training row has all {of} attributes asked for; taking {} rows with {most} of them and setting the rest",
-            candidates.count()
-        ));
-    }
-    let pick = |i| Request {
-        attributes: candidates.pick(args.seed, i).attributes,
-        latent: latent(i),
-    };
-    Ok((0..args.count).map(pick).collect())
-}
-
-fn plan(args: &SampleArgs, setup: &Setup) -> Result<SamplerPlan> {
-    let (sampler, steps) = args.sampler.choose(&setup.schedule);
-    Ok(SamplerPlan::new(
-        &setup.schedule,
-        sampler,
-        steps,
-        Some(1.0),
-    )?)
 }
 
 /// `name-suffix.png` for `name.png`.

@@ -261,6 +261,17 @@ impl LatentMixture {
         }
     }
 
+    /// Weights of the components; they add up to 1.
+    pub fn weights(&self) -> Vec<f64> {
+        match &self.weights {
+            Weights::Equal => vec![1.0 / self.mu.len() as f64; self.mu.len()],
+            Weights::Cumulative(cumulative) => {
+                let before = std::iter::once(&0.0).chain(cumulative);
+                cumulative.iter().zip(before).map(|(c, b)| c - b).collect()
+            }
+        }
+    }
+
     /// Means of the components.
     pub fn mu(&self) -> &[f64] {
         &self.mu

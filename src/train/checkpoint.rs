@@ -23,7 +23,7 @@ use super::config::RunConfig;
 use crate::report::files::{io_error, remove_leftovers, replace_with_bytes};
 
 pub use error::CheckpointError;
-pub use read::Checkpoint;
+pub use read::{Checkpoint, differences};
 pub use write::write_file;
 
 mod error;

@@ -59,7 +59,8 @@ impl TensorSource for StateTensors<'_> {
     }
 }
 
-/// Copies `parts` of a checkpoint into the arenas of `state`.
+/// Copies `parts` of a checkpoint into the arenas of `state`. The weights of an imported model, which has
+/// no average, are their own average.
 ///
 /// # Errors
 /// The checkpoint is of another network, or lacks a part.
@@ -72,7 +73,7 @@ pub fn restore(
     checkpoint.check_network(&specs(table))?;
     for &part in parts {
         for param in table.params() {
-            let values = checkpoint.tensor(part, &param.name)?;
+            let values = checkpoint.tensor(checkpoint.held(part), &param.name)?;
             param.import(&values, state.get_mut(arena(part)));
         }
     }

@@ -5,6 +5,7 @@ mod bad_data;
 mod bad_files;
 mod bad_options;
 mod evaluation;
+mod interchange;
 mod promises;
 mod real;
 mod run;

@@ -1,7 +1,7 @@
 //! Reading a checkpoint: mapped into memory and checked whole before anything is handed out.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -112,40 +112,22 @@ impl Checkpoint {
         &self.parts
     }
 
+    /// The copy to read for `part`: the weights themselves for an average that the file does not hold.
+    pub fn held(&self, part: Part) -> Part {
+        if part == Part::Ema && !self.parts.contains(&part) {
+            return Part::Weight;
+        }
+        part
+    }
+
     /// Checks that the tensors are those of a network: `expected` in any order, no fewer, no more.
     pub fn check_network(&self, expected: &[TensorSpec]) -> Result<(), CheckpointError> {
-        let found: HashMap<&str, &[usize]> = self
-            .specs
-            .iter()
-            .map(|s| (s.name.as_str(), s.shape.as_slice()))
-            .collect();
-        let mut differences = Vec::new();
-        for spec in expected {
-            match found.get(spec.name.as_str()) {
-                None => differences.push(format!("`{}` {:?} is missing", spec.name, spec.shape)),
-                Some(shape) if **shape != *spec.shape => differences.push(format!(
-                    "`{}` is {shape:?}, expected {:?}",
-                    spec.name, spec.shape
-                )),
-                Some(_) => {}
-            }
-        }
-        let names: std::collections::HashSet<_> = expected.iter().map(|s| &s.name).collect();
-        for spec in self.specs.iter().filter(|s| !names.contains(&s.name)) {
-            differences.push(format!("`{}` {:?} is not expected", spec.name, spec.shape));
-        }
-        if differences.is_empty() {
+        let Some(differences) = differences(expected, &self.specs) else {
             return Ok(());
-        }
-        let more = differences.len().saturating_sub(3);
-        differences.truncate(3);
-        let mut text = differences.join(", ");
-        if more > 0 {
-            text.push_str(&format!(" and {more} more"));
-        }
+        };
         Err(CheckpointError::OtherNetwork {
             path: self.path.clone(),
-            differences: text,
+            differences,
             expected: expected.len(),
             found: self.specs.len(),
         })
@@ -172,6 +154,35 @@ impl Checkpoint {
         let values = values.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         Ok(Cow::Owned(values.collect()))
     }
+}
+
+/// How `found` differs from the tensors `expected` of a network, in any order: the first three
+/// differences and the number of others; `None` for no difference.
+pub fn differences(expected: &[TensorSpec], found: &[TensorSpec]) -> Option<String> {
+    let shapes = found.iter().map(|s| (s.name.as_str(), s.shape.as_slice()));
+    let shapes: HashMap<&str, &[usize]> = shapes.collect();
+    let mut differences = Vec::new();
+    for spec in expected {
+        match shapes.get(spec.name.as_str()) {
+            None => differences.push(format!("`{}` {:?} is missing", spec.name, spec.shape)),
+            Some(shape) if **shape != *spec.shape => differences.push(format!(
+                "`{}` is {shape:?}, expected {:?}",
+                spec.name, spec.shape
+            )),
+            Some(_) => {}
+        }
+    }
+    let names: HashSet<_> = expected.iter().map(|s| &s.name).collect();
+    for spec in found.iter().filter(|s| !names.contains(&s.name)) {
+        differences.push(format!("`{}` {:?} is not expected", spec.name, spec.shape));
+    }
+    let more = differences.len().saturating_sub(3);
+    differences.truncate(3);
+    let mut text = differences.join(", ");
+    if more > 0 {
+        text.push_str(&format!(" and {more} more"));
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 fn header_error(refuse: Refuse, map: &[u8], error: SafeTensorError) -> CheckpointError {
