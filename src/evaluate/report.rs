@@ -115,6 +115,16 @@ impl EvaluationReport<'_> {
         for (name, of) in LIKENESS {
             row(name, number(of(&drawn)), number(of(&real)));
         }
+        rows.extend(self.nearness());
+        rows
+    }
+
+    /// The rows of how near the pictures are to training pictures.
+    fn nearness(&self) -> Vec<[String; 3]> {
+        let mut rows = Vec::new();
+        let mut row = |what: &str, drawn: String, real: String| {
+            rows.push([what.to_owned(), drawn, real]);
+        };
         let compared = [
             (
                 "distance to the nearest training picture, median",

@@ -272,11 +272,8 @@ impl<'a> Trainer<'a> {
             if saves || samples || probes || step.is_multiple_of(LOG_EVERY) {
                 self.settle(observer)?;
                 let measured = if samples { self.measure()? } else { None };
-                let probed = if probes {
-                    self.probe(stop)?
-                } else {
-                    Vec::new()
-                };
+                let probed = probes.then(|| self.probe(stop)).transpose()?;
+                let probed = probed.unwrap_or_default();
                 self.log(measured, probed, observer)?;
             }
             self.check_health(observer)?;
