@@ -4,6 +4,8 @@ mod bench;
 mod data;
 mod device;
 mod devices;
+mod drawing;
+mod edit;
 mod gmm;
 mod numbers;
 mod report;
@@ -32,7 +34,9 @@ enum Command {
     /// Train a model, or go on with a run
     Train(Box<train::TrainArgs>),
     /// Draw pictures with the attributes asked for
-    Sample(sample::SampleArgs),
+    Sample(Box<sample::SampleArgs>),
+    /// Give pictures other attributes
+    Edit(Box<edit::EditArgs>),
     /// Pack a data set, describe it, or look at it
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -85,7 +89,8 @@ fn check_out(path: &Path) -> Result<()> {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
-        Command::Sample(args) => sample::run(args),
+        Command::Sample(args) => sample::run(*args),
+        Command::Edit(args) => edit::run(*args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
         Command::Report(args) => report::run(args),

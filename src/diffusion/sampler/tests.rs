@@ -143,3 +143,111 @@ fn mistakes_are_refused() {
         SamplerError::SampleNumber { .. }
     ));
 }
+
+/// Steps of dpm++2m end at t = 1 and at T, whatever their number, and are even in lambda where the
+/// schedule has the steps for it.
+#[test]
+fn dpm_steps_are_even_in_lambda() {
+    let schedule = schedule("linear:0.0001:0.02:1000");
+    let at = |t: u32| lambda(schedule.alpha_bar()[t as usize]);
+    for n in [1, 2, 3, 20, 500, 1000] {
+        let plan = SamplerPlan::new(&schedule, Sampler::DpmSolver2M, n, None).unwrap();
+        assert_eq!(plan.steps().len(), n as usize);
+        assert_eq!(plan.steps()[0].t, 1000);
+        let last = plan.steps()[n as usize - 1];
+        assert_eq!(
+            (last.t_prev, last.prev_from_last),
+            (0, 0.0),
+            "of lower order"
+        );
+        assert!(last.t == 1 || n == 1);
+        if n == 20 {
+            let even = (at(1) - at(1000)) / 19.0;
+            for step in &plan.steps()[..14] {
+                let h = at(step.t_prev) - at(step.t);
+                assert!((h / even - 1.0).abs() < 0.1, "{} {h} {even}", step.t);
+            }
+        }
+    }
+}
+
+/// x at t = 1 for data N(m, s^2) in f64, from x_T = sqrt(ab) m + sqrt(ab s^2 + 1 - ab) at one deviation.
+/// Along the exact solution of the probability flow the deviation stays one.
+fn gaussian_error(sampler: Sampler, n: u32) -> f64 {
+    let schedule = schedule("linear:0.000001:0.0002:100000");
+    let ab = schedule.alpha_bar();
+    let (m, s) = (0.3_f64, 0.5_f64);
+    let exact = |t: u32| {
+        let ab = ab[t as usize];
+        ab.sqrt() * m + (ab * s * s + 1.0 - ab).sqrt()
+    };
+    let path = even_in_lambda(&schedule, 100_000, n);
+    let plan = SamplerPlan::along(&schedule, sampler, &path, None).unwrap();
+    let (mut x, mut last) = (exact(100_000), 0.0);
+    for step in &plan.steps()[..n as usize - 1] {
+        let ab = ab[step.t as usize];
+        let x0 = m + ab.sqrt() * s * s / (ab * s * s + 1.0 - ab) * (x - ab.sqrt() * m);
+        let eps = (x - ab.sqrt() * x0) / (1.0 - ab).sqrt();
+        (last, x) = step.element(None, x, eps, [0.0, last]);
+    }
+    (x - exact(1)).abs()
+}
+
+#[test]
+fn dpm_is_of_second_order() {
+    let order = |sampler| {
+        let [coarse, fine] = [32, 128].map(|n| gaussian_error(sampler, n + 1));
+        (coarse / fine).log2() / 2.0
+    };
+    let [first, second] = [Sampler::default(), Sampler::DpmSolver2M].map(order);
+    assert!((first - 1.0).abs() < 0.1, "ddim: order {first}");
+    assert!((second - 2.0).abs() < 0.25, "dpm++2m: order {second}");
+    assert!(
+        gaussian_error(Sampler::DpmSolver2M, 20) < 0.1 * gaussian_error(Sampler::default(), 20)
+    );
+}
+
+/// The formulas of Lu et al. (Algorithm 2 of arXiv:2211.01095), written again.
+#[test]
+fn dpm_matches_its_formulas() {
+    let schedule = schedule("constant:0.06:100");
+    let plan = SamplerPlan::new(&schedule, Sampler::DpmSolver2M, 12, Some(1.0)).unwrap();
+    let parts = |t: u32| {
+        let ab = schedule.alpha_bar()[t as usize];
+        let (alpha, sigma) = (ab.sqrt(), (1.0 - ab).sqrt());
+        (alpha, sigma, (alpha / sigma).ln())
+    };
+    let (mut x, mut last, mut by_hand) = (0.7_f64, f64::NAN, 0.7_f64);
+    let mut earlier: Option<(f64, f64)> = None;
+    for (i, step) in plan.steps().iter().enumerate() {
+        let eps = (1.3 * i as f64).sin();
+        let (alpha, sigma, lambda) = parts(step.t);
+        let x0 = ((by_hand - sigma * eps) / alpha).clamp(-1.0, 1.0);
+        by_hand = if step.t_prev == 0 {
+            x0
+        } else {
+            let (alpha_to, sigma_to, lambda_to) = parts(step.t_prev);
+            let h = lambda_to - lambda;
+            let d = earlier.map_or(x0, |(x0_last, lambda_last)| {
+                let r = (lambda - lambda_last) / h;
+                (1.0 + 0.5 / r) * x0 - 0.5 / r * x0_last
+            });
+            sigma_to / sigma * by_hand - alpha_to * ((-h).exp() - 1.0) * d
+        };
+        earlier = Some((x0, lambda));
+        (last, x) = step.element(Some(1.0), x, eps, [0.0, last]);
+        assert!((x - by_hand).abs() < 1e-12, "step {i}: {x} {by_hand}");
+    }
+}
+
+/// Without the estimate of the step before there is no second step.
+#[test]
+fn dpm_needs_its_history() {
+    let plan =
+        SamplerPlan::new(&schedule("constant:0.06"), Sampler::DpmSolver2M, 10, None).unwrap();
+    let mut x = [0.5; 6];
+    plan.advance(0, samples(0, 0, 6), &mut x, &[0.1; 6], None)
+        .unwrap();
+    let error = plan.advance(1, samples(0, 0, 6), &mut x, &[0.1; 6], None);
+    assert!(matches!(error, Err(SamplerError::History { step: 1 })));
+}
