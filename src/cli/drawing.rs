@@ -85,7 +85,6 @@ pub struct Model {
     device: Device,
     guidance: f32,
     seed: u64,
-    others: Others,
 }
 
 impl DrawingArgs {
@@ -126,7 +125,6 @@ impl DrawingArgs {
             device,
             guidance: self.guidance,
             seed: self.seed,
-            others: self.others,
         })
     }
 
