@@ -1,11 +1,11 @@
 // Conditioning tokens: tok_k = A_k (gamma c_k + Z_k), Z_k drawn from a Gaussian mixture (paper Eq. 8-9).
 //
-// attributes: View<u8> [n, 1, k], tokens: View<TX> [n, k, width], means [components] (equal weights), seed
+// attributes: View<TA> [n, 1, k] of levels: 0, 1, or (TA = float, bf16) anything, tokens: View<TX> [n, k, width], means [components] (equal weights), seed
 // [2], index [n][2]. Elements 2m and 2m + 1 of a sample, counted over k width, come of block m: a thread makes
 // VX of them (VX = 1: one pair, one by one). VX = 2, 4, 8 divides width and the tokens' alignment.
 // Grid: (ceil(k width / max(VX, 2) / threads), min(n, 65535)). Writes the tokens once, reads one byte of each.
 //
-// Macros: TX, VX = 1, 2, 4, 8, STREAM = LATENT_FIXED | LATENT_FRESH.
+// Macros: TA = u8, float, bf16, TX, VX = 1, 2, 4, 8, STREAM = LATENT_FIXED | LATENT_FRESH.
 #include "philox.cuh"
 
 // Element j (0 or 1) of a block's pair.
@@ -15,6 +15,10 @@ __device__ __forceinline__ float latent(uint4 words, int j, const float *means, 
     return mean + sigma * (j ? normal.y : normal.x);
 }
 
+__device__ __forceinline__ float level(u8 a) { return a; }
+__device__ __forceinline__ float level(float a) { return a; }
+__device__ __forceinline__ float level(bf16 a) { return to_f32(a); }
+
 // 32 signs of a feature's code, from element `e` / 32 * 32 on.
 __device__ __forceinline__ u32 code_bits(int feature, int e) {
     uint4 words = Philox(0x676d6d6bu, FEATURE_CODE, (u32)feature).block(e / 128);
@@ -22,7 +26,7 @@ __device__ __forceinline__ u32 code_bits(int feature, int e) {
     return word == 0 ? words.x : word == 1 ? words.y : word == 2 ? words.z : words.w;
 }
 
-extern "C" __global__ void latent_tokens(View<const u8> attributes, View<TX> tokens, const float *means,
+extern "C" __global__ void latent_tokens(View<const TA> attributes, View<TX> tokens, const float *means,
                                          const u32 *seed, const u32 *index, int components, float sigma,
                                          float code, int n, int k, int width) {
     grid_begin();
@@ -34,7 +38,8 @@ extern "C" __global__ void latent_tokens(View<const u8> attributes, View<TX> tok
         int feature = first / width, e = first - feature * width;
         if constexpr (VX > 1) {
             float out[COUNT] = {};
-            if (attributes.row(i, 0)[feature] != 0) {
+            float a = level(attributes.row(i, 0)[feature]);
+            if (a != 0.f) {
                 u32 bits = code_bits(feature, e) >> e % 32;
 #pragma unroll
                 for (int j = 0; j < COUNT; j += 2) {
@@ -42,7 +47,7 @@ extern "C" __global__ void latent_tokens(View<const u8> attributes, View<TX> tok
 #pragma unroll
                     for (int h = 0; h < 2; ++h) {
                         float sign = bits >> (j + h) & 1 ? code : -code;
-                        out[j + h] = sign + latent(words, h, means, components, sigma);
+                        out[j + h] = a * (sign + latent(words, h, means, components, sigma));
                     }
                 }
             }
@@ -53,9 +58,10 @@ extern "C" __global__ void latent_tokens(View<const u8> attributes, View<TX> tok
             for (int h = 0; h < 2; ++h) {
                 if (first + h >= k * width) break;
                 float out = 0.f;
-                if (attributes.row(i, 0)[feature] != 0) {
+                float a = level(attributes.row(i, 0)[feature]);
+                if (a != 0.f) {
                     float sign = code_bits(feature, e) >> e % 32 & 1 ? code : -code;
-                    out = sign + latent(words, h, means, components, sigma);
+                    out = a * (sign + latent(words, h, means, components, sigma));
                 }
                 from_f32(tokens.row(i, feature) + e, out);
                 if (++e == width) e = 0, ++feature;

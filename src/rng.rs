@@ -37,6 +37,8 @@ pub enum Stream {
     Faces = 11,
     /// Samples of the reproduced figures; index = the figure's own number of the set or point.
     Reproduction = 12,
+    /// Training samples whose tokens are dropped; index as `LatentFresh`.
+    TokenDropout = 13,
 }
 
 /// Seed of the feature codes: the same for every model ("gmmk" in ASCII).
@@ -130,6 +132,13 @@ impl Philox {
 /// Time step of a training sample: t = 1 + ((x0 T) >> 32), in 1..=T.
 pub fn timestep(seed: u64, index: u64, t_max: u32) -> u32 {
     1 + Philox::new(seed, Stream::Timestep, index).below(0, t_max)
+}
+
+/// Whether a training sample sees null tokens instead of its own: u < `probability`, u the uniform of
+/// word x0.
+pub fn drops_tokens(seed: u64, index: u64, probability: f64) -> bool {
+    let word = Philox::new(seed, Stream::TokenDropout, index).block(0)[0];
+    f64::from(uniform(word)) < probability
 }
 
 /// Low and high word.

@@ -269,10 +269,10 @@ fn sampler_step(inputs: &Inputs) -> Fallible<Vec<Computed>> {
     ];
     let all = || x.iter().zip(&e).zip(&z);
     let (x0, prev): (Vec<f64>, Vec<f64>) = all()
-        .map(|((&x, &e), &z)| step.element(clip, x, e, z))
+        .map(|((&x, &e), &z)| step.element(clip, x, e, [z, 0.0]))
         .unzip();
     let (x0_small, prev_small): (Vec<f32>, Vec<f32>) = all()
-        .map(|((&x, &e), &z)| step.element(clip, x as f32, e as f32, z as f32))
+        .map(|((&x, &e), &z)| step.element(clip, x as f32, e as f32, [z as f32, 0.0]))
         .unzip();
     Ok(vec![
         Computed::both("x0_hat", x0, &x0_small),

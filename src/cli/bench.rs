@@ -191,10 +191,7 @@ impl Bench<'_> {
         let plan = SamplerPlan::along(&setup.schedule, sampler, &steps, Some(1.0))?;
         let attributes = vec![1; setup.conditioning.attributes];
         let requests: Vec<Request> = (0..args.batch)
-            .map(|latent| Request {
-                attributes: attributes.clone(),
-                latent,
-            })
+            .map(|latent| Request::new(&attributes, latent))
             .collect();
         let draw = |state: &mut State, generator: &mut Generator| {
             let weights = (state, Arena::Params);

@@ -135,7 +135,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
         state.allocate(arena, setup.net.table().elements())?;
     }
     restore(&checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
-    let (sampler, steps) = args.sampler.choose(&setup.schedule);
+    let (sampler, steps) = args.sampler.choose(setup.schedule.t_max());
     let settings = Settings {
         count: args.count as usize,
         seed: args.seed,

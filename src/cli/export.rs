@@ -1,15 +1,15 @@
 //! `gmmk export`: a model for diffusers, or pictures for programs that measure them.
 
 use super::device::DeviceArgs;
-use super::drawing::{self, DrawingArgs};
+use super::drawing::{self, StyleArgs, wanted};
 use super::terminal::{Progress, counted, say, stop_flag};
 use anyhow::{Result, bail};
 use clap::{ArgGroup, Args, ValueEnum};
 use gmmk::device::pool::Pool;
-use gmmk::diffusion::generate::Generator;
+use gmmk::diffusion::generate::{Generator, Request};
 use gmmk::interchange::{self, ImageFacts, ImageFolder, MOST_PICTURES};
 use gmmk::report::picture::Picture;
-use gmmk::train::checkpoint::{Checkpoint, Part};
+use gmmk::train::checkpoint::{Checkpoint, CheckpointInfo, Part};
 use gmmk::train::setup::Setup;
 use gmmk::train::tensors::arena;
 use std::path::{Path, PathBuf};
@@ -48,7 +48,7 @@ pub struct ExportArgs {
     #[arg(
         long,
         value_name = "DIR",
-        conflicts_with_all = ["count", "batch", "DrawingArgs", "DeviceArgs"]
+        conflicts_with_all = ["count", "batch", "attributes", "fixed_z", "StyleArgs", "SamplerArgs", "DeviceArgs"]
     )]
     diffusers: Option<PathBuf>,
     /// Draw pictures into a folder, and list their attributes in attributes.csv
@@ -66,8 +66,19 @@ pub struct ExportArgs {
     /// Pictures drawn at a time
     #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=4096))]
     batch: u32,
+    /// Attributes on, or off with a minus: "Smiling,Young,-Male"; for CIFAR-10 one class
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    attributes: String,
+    /// One Z for all pictures; only the noise differs
+    #[arg(long)]
+    fixed_z: bool,
     #[command(flatten)]
-    drawing: DrawingArgs,
+    style: StyleArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -96,24 +107,38 @@ fn model(args: &ExportArgs, checkpoint: &Checkpoint, folder: &Path) -> Result<()
     Ok(())
 }
 
+/// What is drawn: the attributes asked for, guided as the options say.
+fn requests(args: &ExportArgs, info: &CheckpointInfo, count: u64) -> Result<Vec<Request>> {
+    let asked = wanted(info, &args.attributes)?;
+    let attributes = args.style.attributes(info, &asked, count)?;
+    let request = |(attributes, i): (&Vec<u8>, u64)| {
+        let latent = if args.fixed_z { 0 } else { i };
+        Request::new(attributes, latent).guided(args.style.guidance)
+    };
+    Ok(attributes.iter().zip(0..).map(request).collect())
+}
+
 fn images(args: &ExportArgs, checkpoint: &Checkpoint, folder: &Path, count: u64) -> Result<()> {
     let info = checkpoint.info();
-    let requests = args.drawing.requests(info, count)?;
+    args.style.check(info, &args.checkpoint)?;
+    let requests = requests(args, info, count)?;
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
-    let plan = args.drawing.plan(&setup)?;
+    let plan = args.style.plan(&setup, None)?;
     let part = Part::from(args.weights);
     let (device, _) = args.device.wish().open()?;
     let mut state = drawing::weights(checkpoint, &setup, part)?;
     let batch = requests.len().min(args.batch as usize);
-    let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &device)?;
+    let conditions = requests.first().map_or(1, |r| r.conditions.len());
+    let shape = [batch, conditions];
+    let mut generator = Generator::mixing(&setup.net, &setup.conditioning, shape, &device)?;
     let facts = ImageFacts {
         step: info.counters.step,
         images_seen: info.counters.images_seen,
         weights: interchange::label(checkpoint, part),
-        attributes: args.drawing.attributes.clone(),
+        attributes: args.attributes.clone(),
         sampler: plan.sampler().to_string(),
         steps: plan.steps().len(),
-        seed: args.drawing.seed,
+        seed: args.style.seed,
         count: requests.len(),
     };
     let names = &info.attribute_names;
@@ -123,7 +148,7 @@ fn images(args: &ExportArgs, checkpoint: &Checkpoint, folder: &Path, count: u64)
     let size = setup.net.config().sample_size;
     for (number, some) in requests.chunks(batch).enumerate() {
         let first = number * batch;
-        let numbers = (args.drawing.seed, first as u64);
+        let numbers = (args.style.seed, first as u64);
         let go_on = |_: usize, _: &[f32], _: usize| !stop.load(Ordering::Relaxed);
         let drawn = generator.draw((&mut state, arena(part)), &plan, numbers, some, go_on)?;
         let pictures = Picture::from_batch(&drawn, [some.len(), size, size, 3])?;

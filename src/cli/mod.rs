@@ -5,6 +5,7 @@ mod data;
 mod device;
 mod devices;
 mod drawing;
+mod edit;
 mod eval;
 mod export;
 mod gmm;
@@ -37,7 +38,9 @@ enum Command {
     /// Train a model, or go on with a run
     Train(Box<train::TrainArgs>),
     /// Draw pictures with the attributes asked for
-    Sample(sample::SampleArgs),
+    Sample(Box<sample::SampleArgs>),
+    /// Give pictures other attributes
+    Edit(Box<edit::EditArgs>),
     /// Measure what a model draws: attributes, likeness, near copies
     Eval(eval::EvalArgs),
     /// Train the attribute classifier that `gmmk eval` judges with
@@ -101,11 +104,12 @@ fn check_file(path: &Path, what: &str, example: &str) -> Result<()> {
 pub fn run() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Train(args) => train::run(&args),
-        Command::Sample(args) => sample::run(args),
         Command::Eval(args) => eval::run(&args),
         Command::TrainClassifier(args) => train_classifier::run(&args),
         Command::Export(args) => export::run(*args),
         Command::Import(args) => import::run(args),
+        Command::Sample(args) => sample::run(*args),
+        Command::Edit(args) => edit::run(*args),
         Command::Data(command) => data::run(command),
         Command::Gmm(command) => gmm::run(command),
         Command::Report(args) => report::run(args),

@@ -1,80 +1,101 @@
 //! `gmmk sample`.
 
 use super::check_out;
-use super::device::DeviceArgs;
-use super::drawing::{self, DrawingArgs};
-use super::terminal::{Progress, counted, say, stop_flag};
-use anyhow::Result;
+use super::drawing::{DrawingArgs, Model, changed, wanted};
+use super::terminal::{counted, say};
+use anyhow::{Result, bail};
 use clap::Args;
-use gmmk::diffusion::generate::{Generator, Request};
+use gmmk::diffusion::generate::Request;
 use gmmk::diffusion::sampler::SamplerPlan;
 use gmmk::report::grid::{Sheet, film_strip};
 use gmmk::report::picture::Picture;
-use gmmk::tape::Arena;
-use gmmk::tape::state::State;
-use gmmk::train::checkpoint::Part;
-use gmmk::train::setup::Setup;
+use gmmk::train::checkpoint::CheckpointInfo;
+use gmmk::train::config::DataKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 /// Options of `gmmk sample`.
 #[derive(Args)]
 #[command(allow_negative_numbers = true)]
 pub struct SampleArgs {
-    /// A checkpoint, or a run's folder (its newest checkpoint)
-    #[arg(long, value_name = "FILE|RUN")]
-    checkpoint: PathBuf,
-    /// Number of pictures
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
-    count: u64,
     #[command(flatten)]
     drawing: DrawingArgs,
+    /// Attributes on, or off with a minus: "Smiling,Young,-Male"; for CIFAR-10 one class
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    attributes: String,
+    /// How strongly the listed attributes show: their difference to the opposite ones, S times
+    #[arg(long, value_name = "S", default_value_t = 1.0)]
+    strength: f32,
+    /// A row of pictures on the way to these attributes, of the same noise and Z
+    #[arg(
+        long,
+        value_name = "LIST",
+        allow_hyphen_values = true,
+        conflicts_with_all = ["strength", "trajectory"]
+    )]
+    to: Option<String>,
+    /// Pictures of such a row, both ends included
+    #[arg(long, value_name = "N", default_value_t = 7, requires = "to", value_parser = clap::value_parser!(u32).range(2..=64))]
+    frames: u32,
+    /// Number of pictures, or of rows with --to
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    count: u64,
+    /// One Z for all pictures; only the noise differs
+    #[arg(long)]
+    fixed_z: bool,
     /// Write the picture's estimate along the steps too, as NAME-trajectory.png
     #[arg(long)]
     trajectory: bool,
     /// The sheet of pictures
     #[arg(long, value_name = "PNG")]
     out: PathBuf,
-    #[command(flatten)]
-    device: DeviceArgs,
 }
 
-/// Pictures drawn at a time.
-const BATCH: usize = 16;
 /// Columns of a trajectory, at the most.
 const FRAMES: usize = 12;
 
 /// Runs `gmmk sample`.
 pub fn run(args: SampleArgs) -> Result<()> {
     check_out(&args.out)?;
-    let checkpoint = drawing::open(&args.checkpoint)?;
-    let info = checkpoint.info();
-    let requests = args.drawing.requests(info, args.count)?;
-    let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
-    let plan = args.drawing.plan(&setup)?;
-    let (device, _) = args.device.wish().open()?;
-    let mut state = drawing::weights(&checkpoint, &setup, Part::Ema)?;
-    let batch = requests.len().min(BATCH);
-    let mut generator = Generator::new(&setup.net, &setup.conditioning, batch, &device)?;
+    let checkpoint = args.drawing.open()?;
+    let asked = wanted(checkpoint.info(), &args.attributes)?;
+    let end = match &args.to {
+        Some(list) => Some(wanted(checkpoint.info(), list)?),
+        None => None,
+    };
+    let requests = requests(&args, checkpoint.info(), &asked)?;
+    let mut model = args.drawing.load(&checkpoint)?;
+    let plan = args.drawing.style.plan(&model.setup, None)?;
+    match end {
+        Some(end) => way(&args, &mut model, &plan, &requests, &end),
+        None => page(&args, &mut model, &plan, &requests),
+    }
+}
+
+/// A page of pictures, one per request.
+fn page(
+    args: &SampleArgs,
+    model: &mut Model,
+    plan: &SamplerPlan,
+    requests: &[Request],
+) -> Result<()> {
     let mut trajectory = Trajectory::new(plan.steps().len());
     let mut keep = |step: usize, x0: &[f32]| {
         if args.trajectory {
             trajectory.keep(step, x0);
         }
     };
-    let pictures = draw(
-        &mut generator,
-        &mut state,
-        &plan,
-        args.drawing.seed,
-        &requests,
-        &mut keep,
-    )?;
-    let size = setup.net.config().sample_size;
+    let pictures = model
+        .drawing(requests, 1, plan)?
+        .set(None, plan, requests, &mut keep)?;
+    let size = model.setup.net.config().sample_size;
     let pictures = Picture::from_batch(&pictures, [requests.len(), size, size, 3])?;
     let mut sheet = Sheet::new(pictures.len().min(8), size);
-    sheet.title = Some(title(&args, info.counters.step, &plan));
+    sheet.title = Some(title(args, model.info.counters.step, plan));
     sheet.render(&pictures)?.save_png(&args.out)?;
     say(&format!(
         "wrote {}: {}",
@@ -83,7 +104,7 @@ pub fn run(args: SampleArgs) -> Result<()> {
     ));
     if args.trajectory {
         let path = beside(&args.out, "-trajectory");
-        trajectory.write(&plan, size, &path)?;
+        trajectory.write(plan, size, &path)?;
         say(&format!(
             "wrote {}: the estimate of the picture at {} steps",
             path.display(),
@@ -93,44 +114,96 @@ pub fn run(args: SampleArgs) -> Result<()> {
     Ok(())
 }
 
-/// Draws the pictures of `requests` with the averaged weights, showing how far it is; `keep` gets
-/// the estimates of the first batch along the steps.
-fn draw(
-    generator: &mut Generator,
-    state: &mut State,
+/// A row per request: pictures on the way to the attributes `end`.
+fn way(
+    args: &SampleArgs,
+    model: &mut Model,
     plan: &SamplerPlan,
-    seed: u64,
     requests: &[Request],
-    keep: &mut dyn FnMut(usize, &[f32]),
-) -> Result<Vec<f32>> {
-    let stop = stop_flag("stopping; no picture is written");
-    let batches = requests.len().div_ceil(requests.len().clamp(1, BATCH)) as u64;
-    let total = plan.steps().len() as u64 * batches;
-    let mut progress = Progress::new("sampling", total, Duration::from_secs(15));
-    let mut done = 0;
-    let seen = |step: usize, x0: &[f32], first: usize| {
-        done += 1;
-        progress.update(done, total, || "steps".into());
-        if first == 0 {
-            keep(step, x0);
-        }
-        !stop.load(Ordering::Relaxed)
-    };
-    let pictures = generator.draw((state, Arena::Ema), plan, (seed, 0), requests, seen);
-    progress.finish();
-    Ok(pictures?)
+    end: &[Option<bool>],
+) -> Result<()> {
+    let (frames, size) = (args.frames as usize, model.setup.net.config().sample_size);
+    let share = |frame: usize| frame as f32 / (frames - 1) as f32;
+    let mut drawing = model.drawing(requests, frames, plan)?;
+    let mut columns = Vec::new();
+    for frame in 0..frames {
+        let on_the_way = |from: &Request| {
+            let own: Vec<u8> = from.conditions[0].levels.iter().map(|&a| a as u8).collect();
+            let to = Request::new(&changed(&own, end), from.latent);
+            from.towards(&to, share(frame))
+        };
+        let frame: Vec<Request> = requests.iter().map(on_the_way).collect();
+        let pictures = drawing.set(None, plan, &frame, &mut |_, _| ())?;
+        columns.push(Picture::from_batch(
+            &pictures,
+            [requests.len(), size, size, 3],
+        )?);
+    }
+    let rows = 0..requests.len();
+    let pictures: Vec<Picture> = rows
+        .flat_map(|row| columns.iter().map(move |column| column[row].clone()))
+        .collect();
+    drop(drawing);
+    let mut sheet = Sheet::new(frames, size);
+    sheet.title = Some(title(args, model.info.counters.step, plan));
+    sheet.column_captions = (0..frames).map(|f| format!("{:.2}", share(f))).collect();
+    sheet.render(&pictures)?.save_png(&args.out)?;
+    say(&format!(
+        "wrote {}: {} of {frames} pictures",
+        args.out.display(),
+        counted(requests.len(), "row")
+    ));
+    Ok(())
 }
 
 fn title(args: &SampleArgs, step: u64, plan: &SamplerPlan) -> String {
-    let wanted = match args.drawing.attributes.as_str() {
-        "" => "attributes of training pictures",
-        list => list,
+    let mut wanted = match args.attributes.as_str() {
+        "" => "attributes of training pictures".to_owned(),
+        list => list.to_owned(),
     };
+    if let Some(to) = &args.to {
+        wanted = format!("{wanted} -> {to}");
+    }
+    for (name, value) in [
+        ("strength", args.strength),
+        ("guidance", args.drawing.style.guidance),
+    ] {
+        if value != 1.0 {
+            wanted = format!("{wanted} | {name} {value}");
+        }
+    }
     format!(
         "{wanted} | {} {} steps | trained {step} steps",
         plan.sampler().name(),
         plan.steps().len()
     )
+}
+
+/// What the pictures are drawn from.
+fn requests(
+    args: &SampleArgs,
+    info: &CheckpointInfo,
+    asked: &[Option<bool>],
+) -> Result<Vec<Request>> {
+    let strength = args.strength;
+    if !strength.is_finite() {
+        bail!("--strength {strength}: expected a finite number; 1 changes nothing");
+    }
+    if strength != 1.0 && info.config.data == DataKind::Cifar10 {
+        bail!(
+            "--strength {strength}: the attributes are classes, which have no opposite; try --guidance"
+        );
+    }
+    if strength != 1.0 && asked.iter().all(Option::is_none) {
+        bail!("--strength {strength} without --attributes; expected a list of those to strengthen");
+    }
+    let opposite: Vec<_> = asked.iter().map(|a| a.map(|on| !on)).collect();
+    let attributes = args.drawing.style.attributes(info, asked, args.count)?;
+    let request = |(i, own): (u64, &Vec<u8>)| {
+        let latent = if args.fixed_z { 0 } else { i };
+        Request::new(own, latent).against(&changed(own, &opposite), strength)
+    };
+    Ok((0..).zip(&attributes).map(request).collect())
 }
 
 /// `name-suffix.png` for `name.png`.

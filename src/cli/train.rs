@@ -158,6 +158,9 @@ pub struct TrainArgs {
     /// The code that tells features apart [default: on]
     #[arg(long, value_enum)]
     feature_code: Option<Code>,
+    /// Share of pictures trained on without attributes, such as 0.1: what `sample --guidance` needs [default: 0]
+    #[arg(long, value_name = "P")]
+    token_dropout: Option<f64>,
     /// Noise schedule: constant:B[:T] or linear:B0:B1[:T] [default: the data set's]
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<ScheduleSpec>,
@@ -215,6 +218,7 @@ impl TrainArgs {
         set(&mut config.seed, &self.seed);
         set(&mut config.threads, &self.threads);
         set(&mut config.latent, &self.latent);
+        set(&mut config.token_dropout, &self.token_dropout);
         set(&mut config.schedule, &self.schedule);
         set(
             &mut config.classifier,
@@ -228,12 +232,9 @@ impl TrainArgs {
         let precision = self.precision.map(|p| p.name().to_string());
         set(&mut config.precision, &precision);
         set(&mut config.flip, &self.flip.map(|f| f == Switch::On));
-        let code = |c| {
-            if c == Code::On {
-                FeatureCode::On
-            } else {
-                FeatureCode::None
-            }
+        let code = |c| match c {
+            Code::On => FeatureCode::On,
+            Code::None => FeatureCode::None,
         };
         set(&mut config.feature_code, &self.feature_code.map(code));
         if let Some(preset) = &self.preset {

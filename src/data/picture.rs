@@ -80,13 +80,40 @@ pub fn face_crop(width: u32, height: u32) -> Crop {
 /// # Errors
 /// [`PictureError`] when the file is truncated, damaged or of another format.
 pub fn decode_face(file: &[u8], size: u32) -> Result<Vec<u8>, PictureError> {
+    decode(file, size, face_crop)
+}
+
+/// Decodes a JPEG or PNG file for a network of `size` pixels. Of a picture that is not square the middle
+/// is taken: the face crop where the pictures are CelebA's (`faces`), else the largest square.
+///
+/// # Errors
+/// As for [`decode_face`].
+pub fn decode_picture(file: &[u8], size: u32, faces: bool) -> Result<Vec<u8>, PictureError> {
+    decode(file, size, |width, height| {
+        if faces && width != height {
+            return face_crop(width, height);
+        }
+        let side = width.min(height);
+        Crop {
+            x: (width - side) / 2,
+            y: (height - side) / 2,
+            side,
+        }
+    })
+}
+
+fn decode(
+    file: &[u8],
+    size: u32,
+    crop: impl Fn(u32, u32) -> Crop,
+) -> Result<Vec<u8>, PictureError> {
     // The JPEG decoder fills what is missing with grey and reports success.
     if file.starts_with(&[0xFF, 0xD8]) && !jpeg_has_end(file) {
         return Err(PictureError::Truncated { bytes: file.len() });
     }
     let picture = image::load_from_memory(file)?.into_rgb8();
     let (width, height) = picture.dimensions();
-    let Crop { x, y, side } = face_crop(width, height);
+    let Crop { x, y, side } = crop(width, height);
     let row = 3 * side as usize;
     let mut square = Vec::with_capacity(row * side as usize);
     for y in y..y + side {

@@ -105,6 +105,11 @@ impl<'a> Call<'a> {
         unsafe { Rows::new(self.pointer(operand).cast(), operand.layout) }
     }
 
+    /// Bytes of an element of input `i`.
+    pub fn input_element(&self, i: usize) -> usize {
+        self.inputs[i].element
+    }
+
     /// Input `i` as a dense slice of bytes or words.
     ///
     /// # Panics

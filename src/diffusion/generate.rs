@@ -1,5 +1,6 @@
 //! Draws pictures: the network inside the sampler's loop.
 
+pub use super::request::Request;
 use super::sampler::{SamplerError, SamplerPlan, Samples};
 use crate::device::Device;
 use crate::gmm::latent::LatentMixture;
@@ -24,6 +25,18 @@ pub enum GenerateError {
     /// The sampler's settings do not fit.
     #[error(transparent)]
     Sampler(#[from] SamplerError),
+    /// Requests that this generator was not made for.
+    #[error("picture {picture}: {what}: expected {expected}, found {found}")]
+    Request {
+        /// Number of its request.
+        picture: usize,
+        /// What does not fit.
+        what: &'static str,
+        /// What the generator takes.
+        expected: usize,
+        /// What the request has.
+        found: usize,
+    },
     /// The caller asked to stop.
     #[error("stopped while drawing samples")]
     Stopped,
@@ -51,15 +64,6 @@ impl Conditioning {
             code: self.code as f32,
         }
     }
-}
-
-/// What one picture is drawn from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// Attributes, 0 or 1.
-    pub attributes: Vec<u8>,
-    /// Number of its Z: of a fresh one, or the row of the picture that owns it; see [`Latents`].
-    pub latent: u64,
 }
 
 /// Which Z the requests' numbers mean.
@@ -96,6 +100,9 @@ pub struct Generator {
     exe: Executable,
     vars: Recorded,
     shape: [usize; 4],
+    attributes: usize,
+    /// Predictions that are mixed to one; the batch holds the first of all pictures, then the second.
+    conditions: usize,
     latents: Latents,
 }
 
@@ -119,7 +126,7 @@ fn record(
     let mut tape = Tape::new();
     let sample = tape.input("sample", TensorType::f32(&shape));
     let timestep = tape.input("timestep", TensorType::u32(&[batch]));
-    let attributes = tape.input("attributes", TensorType::u8(&[batch, k]));
+    let attributes = tape.input("attributes", TensorType::f32(&[batch, k]));
     let latents = tape.input("latents", TensorType::u32(&[batch, 2]));
     let seed = tape.input("seed", TensorType::u32(&[2]));
     let op = conditioning.op(net.config().cross_attention_dim, stream);
@@ -143,7 +150,7 @@ fn record(
 }
 
 impl Generator {
-    /// A generator of `batch` pictures at a time, from fresh latents.
+    /// A generator of `batch` pictures at a time, from fresh latents, each of one prediction.
     ///
     /// # Errors
     /// The configuration and the conditioning do not fit each other; not enough memory.
@@ -154,6 +161,23 @@ impl Generator {
         device: &Device,
     ) -> Result<Self, GenerateError> {
         Self::with_latents(net, conditioning, Latents::Fresh, batch, device)
+    }
+
+    /// [`Generator::new`] for requests whose predictions are mixed of `conditions` each: one pass of
+    /// `conditions` times `batch`.
+    ///
+    /// # Errors
+    /// As for [`Generator::new`].
+    pub fn mixing(
+        net: &UNet,
+        conditioning: &Conditioning,
+        [batch, conditions]: [usize; 2],
+        device: &Device,
+    ) -> Result<Self, GenerateError> {
+        let latents = Latents::Fresh;
+        let shape = Self::shape(net, batch * conditions);
+        let made = Self::with_latents(net, conditioning, latents, shape[0], device)?;
+        Ok(Self { conditions, ..made })
     }
 
     /// [`Generator::new`] from these latents.
@@ -174,6 +198,8 @@ impl Generator {
             exe,
             vars,
             shape,
+            attributes: conditioning.attributes,
+            conditions: 1,
             latents,
         })
     }
@@ -222,7 +248,7 @@ impl Generator {
 
     /// Pictures at a time.
     pub fn batch(&self) -> usize {
-        self.shape[0]
+        self.shape[0] / self.conditions
     }
 
     /// Draws one picture per request, in `[-1, 1]`, `[requests, s, s, c]` flattened. Sample i starts from
@@ -233,12 +259,30 @@ impl Generator {
     /// Settings that do not fit; [`GenerateError::Stopped`].
     pub fn draw(
         &mut self,
+        weights: (&mut State, Arena),
+        plan: &SamplerPlan,
+        numbers: (u64, u64),
+        requests: &[Request],
+        watch: impl FnMut(usize, &[f32], usize) -> bool,
+    ) -> Result<Vec<f32>, GenerateError> {
+        self.draw_from(None, weights, plan, numbers, requests, watch)
+    }
+
+    /// [`Generator::draw`] from the pictures `from`, one per request, noised up to the plan's first step
+    /// by the noise that the sample would start from; `None`: from that noise alone.
+    ///
+    /// # Errors
+    /// As for [`Generator::draw`].
+    pub fn draw_from(
+        &mut self,
+        from: Option<&[f32]>,
         (state, weights): (&mut State, Arena),
         plan: &SamplerPlan,
         (seed, first): (u64, u64),
         requests: &[Request],
         mut watch: impl FnMut(usize, &[f32], usize) -> bool,
     ) -> Result<Vec<f32>, GenerateError> {
+        self.check(requests)?;
         let batch = self.batch();
         let elements = self.shape[1..].iter().product();
         let mut out = Vec::with_capacity(requests.len() * elements);
@@ -251,34 +295,96 @@ impl Generator {
                 first: first + start as u64,
                 elements,
             };
+            let filled = chunk.len() * elements;
             plan.start(samples, &mut x)?;
+            if let Some(from) = from {
+                let from = from.get(start * elements..).unwrap_or_default();
+                let from = &from[..filled.min(from.len())];
+                plan.start_from(samples, from, &mut x[..filled])?;
+            }
             self.condition(seed, chunk)?;
             for (i, step) in plan.steps().iter().enumerate() {
-                self.exe.write(self.vars.sample, &x)?;
-                self.exe
-                    .write(self.vars.timestep, &vec![step.t - 1; batch])?;
-                self.exe.run(state, weights)?;
-                let eps = self.exe.read(self.vars.output)?;
+                let t = vec![step.t - 1; self.shape[0]];
+                self.exe.write(self.vars.timestep, &t)?;
+                let eps = self.predict((state, weights), chunk, &x)?;
                 plan.advance(i, samples, &mut x, &eps, Some(&mut x0))?;
-                if !watch(i, &x0[..chunk.len() * elements], start) {
+                if !watch(i, &x0[..filled], start) {
                     return Err(GenerateError::Stopped);
                 }
             }
-            out.extend_from_slice(&x[..chunk.len() * elements]);
+            out.extend_from_slice(&x[..filled]);
         }
         Ok(out)
     }
 
-    /// Writes attributes and latent numbers; a short last chunk repeats its first request.
+    /// Every request must be a mix of as many predictions as the generator makes.
+    fn check(&self, requests: &[Request]) -> Result<(), GenerateError> {
+        for (picture, request) in requests.iter().enumerate() {
+            let levels = request.conditions.iter().map(|c| c.levels.len());
+            let wrong = levels.clone().find(|&found| found != self.attributes);
+            let conditions = request.conditions.len();
+            for (what, expected, found) in [
+                ("predictions of its mix", self.conditions, conditions),
+                (
+                    "attributes",
+                    self.attributes,
+                    wrong.unwrap_or(self.attributes),
+                ),
+            ] {
+                if expected != found {
+                    return Err(GenerateError::Request {
+                        picture,
+                        what,
+                        expected,
+                        found,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The noise in `x`, `[batch, ...]`, predicted as the requests say; the pictures beyond them are not
+    /// looked at.
+    fn predict(
+        &mut self,
+        (state, weights): (&mut State, Arena),
+        requests: &[Request],
+        x: &[f32],
+    ) -> Result<Vec<f32>, GenerateError> {
+        self.exe
+            .write(self.vars.sample, &x.repeat(self.conditions))?;
+        self.exe.run(state, weights)?;
+        let mut eps = self.exe.read(self.vars.output)?;
+        if self.conditions == 1 {
+            return Ok(eps);
+        }
+        let (mixed, others) = eps.split_at_mut(x.len());
+        let elements = x.len() / self.batch();
+        for (i, request) in requests.iter().enumerate() {
+            let own = i * elements..(i + 1) * elements;
+            let weights: Vec<f32> = request.conditions.iter().map(|c| c.weight).collect();
+            for (e, mixed) in own.clone().zip(&mut mixed[own]) {
+                let more = others[e..].iter().step_by(x.len());
+                let more: f32 = more.zip(&weights[1..]).map(|(eps, w)| w * eps).sum();
+                *mixed = weights[0] * *mixed + more;
+            }
+        }
+        eps.truncate(x.len());
+        Ok(eps)
+    }
+
+    /// Writes levels and latent numbers; a short last chunk repeats its first request.
     fn condition(&mut self, seed: u64, requests: &[Request]) -> Result<(), DeviceError> {
-        let request = |i: usize| requests.get(i).unwrap_or(&requests[0]);
-        let attributes: Vec<u8> = (0..self.batch())
-            .flat_map(|i| request(i).attributes.iter().copied())
-            .collect();
-        let latents: Vec<u32> = (0..self.batch())
-            .flat_map(|i| split(request(i).latent))
-            .collect();
-        self.exe.write(self.vars.attributes, &attributes)?;
+        let batch = self.batch();
+        let rows = (0..self.conditions).flat_map(|c| (0..batch).map(move |i| (c, i)));
+        let rows = rows.map(|(c, i)| (c, requests.get(i).unwrap_or(&requests[0])));
+        let (mut levels, mut latents) = (Vec::new(), Vec::new());
+        for (c, request) in rows {
+            levels.extend_from_slice(&request.conditions[c].levels);
+            latents.extend(split(request.latent));
+        }
+        self.exe.write(self.vars.attributes, &levels)?;
         self.exe.write(self.vars.latents, &latents)?;
         self.exe
             .write(self.vars.seed, &split(self.latents.seed(seed)))
@@ -313,10 +419,7 @@ mod tests {
         let schedule = Schedule::new(ScheduleSpec::CELEBA).unwrap();
         let plan = SamplerPlan::new(&schedule, Sampler::default(), 1, None).unwrap();
         let pool = Device::from(Arc::new(Pool::new(1).unwrap()));
-        let requests = [5, 1 << 33].map(|latent| Request {
-            attributes: vec![1, 0, 1],
-            latent,
-        });
+        let requests = [5, 1 << 33].map(|latent| Request::new(&[1, 0, 1], latent));
         let (run_seed, drawing) = (7, 3);
         for (latents, stream, seed) in [
             (Latents::Fresh, Stream::LatentFresh, drawing),
@@ -341,7 +444,7 @@ mod tests {
                 };
                 conditioning
                     .mixture
-                    .fill_tokens(draw, &request.attributes, 12, 1.0, &mut own)
+                    .fill_tokens(draw, &[1, 0, 1], 12, 1.0, &mut own)
                     .unwrap();
                 tokens.extend(own.iter().map(|&t| t as f32));
             }
@@ -352,6 +455,62 @@ mod tests {
             let apart = drawn.iter().zip(&drawn[drawn.len() / 2..]);
             assert!(apart.clone().any(|(a, b)| (a - b).abs() > 1e-2));
         }
+    }
+
+    /// A mix is the weighted sum of its predictions, each as it would be alone; of weight 1 it is the
+    /// plain picture bit for bit.
+    #[test]
+    fn guided_pictures_are_mixes() {
+        let net = UNet::new(Preset::find("nano").unwrap().config());
+        let conditioning = Conditioning {
+            attributes: 3,
+            mixture: LatentKind::Fixed.mixture(),
+            code: 1.0,
+        };
+        let mut state = State::default();
+        let elements = net.table().elements();
+        state.allocate(Arena::Params, elements).unwrap();
+        let params: &mut [f32] = state.get_mut(Arena::Params);
+        net.table().initialise(1, params);
+        // A new network's last layer is zero.
+        for (i, p) in params.iter_mut().enumerate().filter(|(_, p)| **p == 0.0) {
+            *p = 0.02 * (i as f32).sin();
+        }
+        let schedule = Schedule::new(ScheduleSpec::CELEBA).unwrap();
+        let plan = SamplerPlan::new(&schedule, Sampler::default(), 1, None).unwrap();
+        let pool = Device::from(Arc::new(Pool::new(1).unwrap()));
+        let mut draw = |requests: &[Request]| {
+            let shape = [2, requests[0].conditions.len()];
+            let mut generator = Generator::mixing(&net, &conditioning, shape, &pool).unwrap();
+            let weights = (&mut state, Arena::Params);
+            generator.draw(weights, &plan, (3, 0), requests, |_, _, _| true)
+        };
+        let own = [7, 8, 9].map(|latent| Request::new(&[1, 0, 1], latent));
+        let null = [7, 8, 9].map(|latent| Request::new(&[0; 3], latent));
+        let [a, b] = [draw(&own).unwrap(), draw(&null).unwrap()];
+        let guided = |w: f32| own.clone().map(|request| request.guided(w));
+        assert_eq!(draw(&guided(1.0)).unwrap(), a);
+        assert_eq!(draw(&guided(0.0)).unwrap(), b);
+        // One step is linear in the noise.
+        let mixed = draw(&guided(2.5)).unwrap();
+        assert!(a.iter().zip(&b).any(|(a, b)| (a - b).abs() > 1e-2));
+        for ((m, a), b) in mixed.iter().zip(&a).zip(&b) {
+            let expected = b + 2.5 * (a - b);
+            assert!(
+                (m - expected).abs() < 1e-3 * (1.0 + expected.abs()),
+                "{m} {expected}"
+            );
+        }
+        // Both ends of a way are its requests' pictures.
+        let end = [7, 8, 9].map(|latent| Request::new(&[0, 1, 1], latent));
+        let way = |share| [0, 1, 2].map(|i| own[i].towards(&end[i], share));
+        assert_eq!(draw(&way(0.0)).unwrap(), a);
+        assert_eq!(draw(&way(1.0)).unwrap(), draw(&end).unwrap());
+        let two = own[0].clone().guided(2.0);
+        assert!(matches!(
+            draw(&[own[0].clone(), two]),
+            Err(GenerateError::Request { picture: 1, .. })
+        ));
     }
 
     fn one_step(

@@ -1,6 +1,7 @@
 //! Noise schedules, samplers (on plain slices), and the loop that draws pictures with a network.
 
 pub mod generate;
+pub mod request;
 pub mod sampler;
 pub mod schedule;
 

@@ -9,6 +9,18 @@
 //! with coefficients that only the sampler and the step decide; they are computed in f64. Noise that
 //! was re-estimated after clipping, `(x_t - sqrt(ab_t) x0) / sqrt(1 - ab_t)`, is inside a and b.
 //!
+//! `dpm++2m` (DPM-Solver++ of second order in data prediction, two steps; Lu et al. 2022) adds a term
+//! `l x0_last`, the estimate of the step before. With lambda = ln(sqrt(ab) / sqrt(1 - ab)), h from this
+//! step's lambda to the next one's and h_last the same of the step before, r = h_last / h,
+//!
+//! ```text
+//! d      = (1 + 1 / (2 r)) x0 - 1 / (2 r) x0_last,   d = x0 at the first step
+//! x_prev = sqrt(1 - ab_prev) / sqrt(1 - ab_t) x_t - sqrt(ab_prev) (e^-h - 1) d
+//! ```
+//!
+//! Its steps are even in lambda. The last one, from t = 1 to the picture, has h infinite and is x0: of
+//! lower order, as it is for every sampler.
+//!
 //! Random numbers: x_T of sample number i is stream `SamplerStart`, index i; the noise z of sampling
 //! step j (0 = the first, at T) is stream `SamplerNoise`, index i 2^20 + j. Element e of a sample,
 //! `(h W + w) C + c`, is normal e mod 4 of block e / 4 of either. So a sample does not depend on the
@@ -21,83 +33,9 @@ use super::Real;
 use super::schedule::Schedule;
 use crate::rng::{Philox, Stream};
 
-/// What is wrong with a sampler, its plan or a step.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum SamplerError {
-    /// A sampler that does not exist.
-    #[error("sampler `{0}` does not exist; expected renoise, ddim, ddpm or ddpm_large")]
-    Unknown(String),
-    /// ddim's eta outside `[0, 1]`.
-    #[error("sampler ddim: eta is {eta}; expected 0 (no noise) to 1 (as much as ddpm)")]
-    Eta {
-        /// The value given.
-        eta: f64,
-    },
-    /// A clipping bound that is not positive.
-    #[error("sampler: the clipping bound is {clip}; expected a finite number above 0, usually 1")]
-    Clip {
-        /// The value given.
-        clip: f64,
-    },
-    /// Too few or too many sampling steps.
-    #[error(
-        "sampler: {steps} sampling steps of a schedule with T = {t_max}; expected 1 to {t_max}"
-    )]
-    Steps {
-        /// Steps asked for.
-        steps: u32,
-        /// The schedule's T.
-        t_max: u32,
-    },
-    /// A list of steps that is not a path to T.
-    #[error(
-        "sampler: step {position} of the list is t = {t} after {before}; expected strictly increasing t from 1 on, the last one T = {t_max}"
-    )]
-    Path {
-        /// Place in the list, from 0.
-        position: usize,
-        /// The t found there.
-        t: u32,
-        /// The t before it (0 at the start).
-        before: u32,
-        /// The schedule's T.
-        t_max: u32,
-    },
-    /// A step the plan does not have.
-    #[error("sampler: step number {step}; expected 0 to {last}")]
-    StepNumber {
-        /// Asked for.
-        step: usize,
-        /// The last one.
-        last: usize,
-    },
-    /// Buffers that do not belong together.
-    #[error("sampler: {what} holds {found} numbers; expected {expected}")]
-    Length {
-        /// Which buffer.
-        what: &'static str,
-        /// Its length.
-        found: usize,
-        /// The length of x.
-        expected: usize,
-    },
-    /// A batch that is not a whole number of samples.
-    #[error(
-        "sampler: x holds {found} numbers; expected a multiple of the {per_sample} of one sample"
-    )]
-    PartSample {
-        /// Length of x.
-        found: usize,
-        /// Numbers per sample.
-        per_sample: usize,
-    },
-    /// A sample number whose stream index does not fit.
-    #[error("sampler: sample number {sample}; expected numbers below 2^44")]
-    SampleNumber {
-        /// The number.
-        sample: u64,
-    },
-}
+pub use self::error::SamplerError;
+
+mod error;
 
 /// How x_{t-1} is made of x_t and the estimate of x_0.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -113,6 +51,8 @@ pub enum Sampler {
     Ddpm,
     /// The ancestral sampler with variance beta_t.
     DdpmLarge,
+    /// DPM-Solver++ 2M: two steps, second order; good pictures in about 20 steps.
+    DpmSolver2M,
 }
 
 impl Sampler {
@@ -123,6 +63,7 @@ impl Sampler {
             Self::Ddim { .. } => "ddim",
             Self::Ddpm => "ddpm",
             Self::DdpmLarge => "ddpm_large",
+            Self::DpmSolver2M => "dpm++2m",
         }
     }
 }
@@ -152,6 +93,7 @@ impl FromStr for Sampler {
             "ddim" => Ok(Self::Ddim { eta: 0.0 }),
             "ddpm" => Ok(Self::Ddpm),
             "ddpm_large" => Ok(Self::DdpmLarge),
+            "dpm++2m" => Ok(Self::DpmSolver2M),
             _ => Err(SamplerError::Unknown(text.to_owned())),
         }
     }
@@ -172,33 +114,52 @@ pub struct SamplerStep {
     pub prev_from_x0: f64,
     /// x_prev per x_t.
     pub prev_from_x: f64,
+    /// x_prev per (clipped) x0 of the step before; 0 but for dpm++2m.
+    pub prev_from_last: f64,
     /// x_prev per z; 0 where no noise is added, always so at the last step.
     pub prev_from_z: f64,
 }
 
+/// ln(sqrt(ab) / sqrt(1 - ab)), half the logarithm of the signal-to-noise ratio.
+fn lambda(ab: f64) -> f64 {
+    0.5 * (ab.ln() - (-ab).ln_1p())
+}
+
 impl SamplerStep {
-    fn new(sampler: Sampler, t: u32, ab: f64, t_prev: u32, ab_prev: f64) -> Self {
+    /// The step from `t` to `t_prev`; `last` is the ab of the step that was taken before it.
+    fn new(
+        sampler: Sampler,
+        (t, ab): (u32, f64),
+        (t_prev, ab_prev): (u32, f64),
+        last: Option<f64>,
+    ) -> Self {
         let beta = 1.0 - ab / ab_prev;
         let posterior = (1.0 - ab_prev) / (1.0 - ab) * beta;
         let ancestral = |variance: f64| {
-            (
-                ab_prev.sqrt() * beta / (1.0 - ab),
-                (1.0 - beta).sqrt() * (1.0 - ab_prev) / (1.0 - ab),
-                variance.sqrt(),
-            )
+            let from_x0 = ab_prev.sqrt() * beta / (1.0 - ab);
+            let from_x = (1.0 - beta).sqrt() * (1.0 - ab_prev) / (1.0 - ab);
+            [from_x0, from_x, 0.0, variance.sqrt()]
         };
-        let (prev_from_x0, prev_from_x, prev_from_z) = match sampler {
+        let [prev_from_x0, prev_from_x, prev_from_last, prev_from_z] = match sampler {
             // ab_0 = 1: every sampler ends at its estimate of x_0, exactly and without noise.
-            _ if t_prev == 0 => (1.0, 0.0, 0.0),
-            Sampler::Renoise => (ab_prev.sqrt(), 0.0, (1.0 - ab_prev).sqrt()),
+            _ if t_prev == 0 => [1.0, 0.0, 0.0, 0.0],
+            Sampler::Renoise => [ab_prev.sqrt(), 0.0, 0.0, (1.0 - ab_prev).sqrt()],
             Sampler::Ddim { eta } => {
                 let s = eta * posterior.sqrt();
                 // Rounding must not push the remaining variance below zero at eta = 1.
                 let along = (1.0 - ab_prev - s * s).max(0.0).sqrt() / (1.0 - ab).sqrt();
-                (ab_prev.sqrt() - along * ab.sqrt(), along, s)
+                [ab_prev.sqrt() - along * ab.sqrt(), along, 0.0, s]
             }
             Sampler::Ddpm => ancestral(posterior),
             Sampler::DdpmLarge => ancestral(beta),
+            Sampler::DpmSolver2M => {
+                let h = lambda(ab_prev) - lambda(ab);
+                let from_d = -ab_prev.sqrt() * (-h).exp_m1();
+                // 1 / (2 r), 0 without a step before.
+                let share = last.map_or(0.0, |last| h / (2.0 * (lambda(ab) - lambda(last))));
+                let along = (1.0 - ab_prev).sqrt() / (1.0 - ab).sqrt();
+                [from_d * (1.0 + share), along, -from_d * share, 0.0]
+            }
         };
         Self {
             t,
@@ -207,15 +168,23 @@ impl SamplerStep {
             x0_from_eps: -(1.0 - ab).sqrt() / ab.sqrt(),
             prev_from_x0,
             prev_from_x,
+            prev_from_last,
             prev_from_z,
         }
     }
 
-    /// One element: (x_t, eps_hat, z) -> (x0, x_prev), x0 after clipping to `[-clip, clip]`. NaN stays
-    /// NaN, so that a broken network is seen.
+    /// One element: (x_t, eps_hat, z) -> (x0, x_prev), x0 after clipping to `[-clip, clip]`; `last` is
+    /// the x0 of the step before, which only dpm++2m looks at. NaN stays NaN, so that a broken network
+    /// is seen.
     #[inline]
-    pub fn element<F: Real>(&self, clip: Option<f64>, x: F, eps_hat: F, z: F) -> (F, F) {
-        Coefficients::new(self, clip).element(x, eps_hat, z)
+    pub fn element<F: Real>(
+        &self,
+        clip: Option<f64>,
+        x: F,
+        eps_hat: F,
+        [z, last]: [F; 2],
+    ) -> (F, F) {
+        Coefficients::new(self, clip).element(x, eps_hat, [z, last])
     }
 }
 
@@ -224,6 +193,7 @@ impl SamplerStep {
 struct Coefficients<F> {
     x0: [F; 2],
     prev: [F; 3],
+    last: Option<F>,
     clip: Option<[F; 2]>,
 }
 
@@ -232,12 +202,13 @@ impl<F: Real> Coefficients<F> {
         Self {
             x0: [step.x0_from_x, step.x0_from_eps].map(F::from_f64),
             prev: [step.prev_from_x0, step.prev_from_x, step.prev_from_z].map(F::from_f64),
+            last: (step.prev_from_last != 0.0).then(|| F::from_f64(step.prev_from_last)),
             clip: clip.map(|c| [F::from_f64(-c), F::from_f64(c)]),
         }
     }
 
     #[inline]
-    fn element(&self, x: F, eps_hat: F, z: F) -> (F, F) {
+    fn element(&self, x: F, eps_hat: F, [z, last]: [F; 2]) -> (F, F) {
         let mut x0 = self.x0[0] * x + self.x0[1] * eps_hat;
         if let Some([low, high]) = self.clip {
             if x0 < low {
@@ -246,12 +217,14 @@ impl<F: Real> Coefficients<F> {
                 x0 = high;
             }
         }
-        (x0, self.prev[0] * x0 + self.prev[1] * x + self.prev[2] * z)
+        let prev = self.prev[0] * x0 + self.prev[1] * x + self.prev[2] * z;
+        (x0, self.last.map_or(prev, |by| prev + by * last))
     }
 }
 
 impl Coefficients<f32> {
-    /// One sample in place, four elements (one block of noise) at a time.
+    /// One sample in place, four elements (one block of noise) at a time. `x0` holds the estimate of
+    /// the step before, and then this one's.
     fn sample(
         &self,
         noise: Option<Philox>,
@@ -260,14 +233,13 @@ impl Coefficients<f32> {
         x0: Option<&mut [f32]>,
     ) {
         let mut x0 = x0.map(|x0| x0.iter_mut());
+        let mut unused = 0.0;
         for (block, (x, eps_hat)) in x.chunks_mut(4).zip(eps_hat.chunks(4)).enumerate() {
             let z = noise.map_or([0.0; 4], |noise| noise.normals4_f32(block as u32));
             for ((x, &eps_hat), z) in x.iter_mut().zip(eps_hat).zip(z) {
-                let (estimate, prev) = self.element(*x, eps_hat, z);
-                *x = prev;
-                if let Some(out) = x0.as_mut().and_then(Iterator::next) {
-                    *out = estimate;
-                }
+                let x0 = x0.as_mut().and_then(Iterator::next);
+                let x0 = x0.unwrap_or(&mut unused);
+                (*x0, *x) = self.element(*x, eps_hat, [z, *x0]);
             }
         }
     }
@@ -282,23 +254,43 @@ pub struct SamplerPlan {
 }
 
 impl SamplerPlan {
-    /// `steps` of the schedule's T steps, evenly chosen and ending at T: t_i = round(i T / steps).
-    /// `clip` is the bound of the x0 estimate (usually 1), `None` for no clipping.
+    /// `steps` of the schedule's T steps, ending at T: evenly chosen, t_i = round(i T / steps), or, for
+    /// dpm++2m, even in lambda from T to 1. `clip` is the bound of the x0 estimate (usually 1), `None` for
+    /// no clipping.
     pub fn new(
         schedule: &Schedule,
         sampler: Sampler,
         steps: u32,
         clip: Option<f64>,
     ) -> Result<Self, SamplerError> {
+        Self::from_step(schedule, sampler, (schedule.t_max(), steps), clip)
+    }
+
+    /// [`SamplerPlan::new`] for the last part of the way: `steps` of the steps 1 to `start`, for a
+    /// picture that was noised up to `start`.
+    pub fn from_step(
+        schedule: &Schedule,
+        sampler: Sampler,
+        (start, steps): (u32, u32),
+        clip: Option<f64>,
+    ) -> Result<Self, SamplerError> {
         let t_max = schedule.t_max();
-        if !(1..=t_max).contains(&steps) {
+        if !(1..=t_max).contains(&start) {
+            return Err(SamplerError::Start { start, t_max });
+        }
+        if !(1..=start).contains(&steps) {
+            let t_max = start;
             return Err(SamplerError::Steps { steps, t_max });
         }
-        let (n, t) = (u64::from(steps), u64::from(t_max));
-        let path: Vec<u32> = (1..=n)
-            .map(|i| ((2 * i * t + n) / (2 * n)) as u32)
-            .collect();
-        Self::along(schedule, sampler, &path, clip)
+        let path = match sampler {
+            Sampler::DpmSolver2M => even_in_lambda(schedule, start, steps),
+            _ => {
+                let (n, t) = (u64::from(steps), u64::from(start));
+                let even = (1..=n).map(|i| ((2 * i * t + n) / (2 * n)) as u32);
+                even.collect()
+            }
+        };
+        Self::walk(schedule, sampler, (&path, start), clip)
     }
 
     /// A plan along `path`: strictly increasing diffusion steps t, the first >= 1, the last T. They
@@ -307,6 +299,15 @@ impl SamplerPlan {
         schedule: &Schedule,
         sampler: Sampler,
         path: &[u32],
+        clip: Option<f64>,
+    ) -> Result<Self, SamplerError> {
+        Self::walk(schedule, sampler, (path, schedule.t_max()), clip)
+    }
+
+    fn walk(
+        schedule: &Schedule,
+        sampler: Sampler,
+        (path, end): (&[u32], u32),
         clip: Option<f64>,
     ) -> Result<Self, SamplerError> {
         if let Sampler::Ddim { eta } = sampler
@@ -319,31 +320,30 @@ impl SamplerPlan {
         {
             return Err(SamplerError::Clip { clip });
         }
-        let t_max = schedule.t_max();
         let ab = schedule.alpha_bar();
         let mut steps = Vec::with_capacity(path.len());
         let mut before = 0;
         for (position, &t) in path.iter().enumerate() {
             let last = position + 1 == path.len();
-            if t <= before || t > t_max || (last && t != t_max) {
+            if t <= before || t > end || (last && t != end) {
                 return Err(SamplerError::Path {
                     position,
                     t,
                     before,
-                    t_max,
+                    end,
                 });
             }
-            steps.push(SamplerStep::new(
-                sampler,
-                t,
-                ab[t as usize],
-                before,
-                ab[before as usize],
-            ));
+            let to = (before, ab[before as usize]);
+            let earlier = path.get(position + 1).and_then(|&t| ab.get(t as usize));
+            let from = (t, ab[t as usize]);
+            steps.push(SamplerStep::new(sampler, from, to, earlier.copied()));
             before = t;
         }
         if steps.is_empty() {
-            return Err(SamplerError::Steps { steps: 0, t_max });
+            return Err(SamplerError::Steps {
+                steps: 0,
+                t_max: end,
+            });
         }
         steps.reverse();
         Ok(Self {
@@ -372,9 +372,27 @@ impl SamplerPlan {
         Ok(())
     }
 
+    /// Fills `x` with the pictures `x0` `[B,H,W,C]` noised up to the plan's first step, by the noise that
+    /// [`SamplerPlan::start`] would begin with: the samples of one number share it.
+    pub fn start_from(
+        &self,
+        samples: Samples,
+        x0: &[f32],
+        x: &mut [f32],
+    ) -> Result<(), SamplerError> {
+        same_length("x0", x0.len(), x.len())?;
+        self.start(samples, x)?;
+        let step = &self.steps[0];
+        let (signal, noise) = (1.0 / step.x0_from_x, -step.x0_from_eps / step.x0_from_x);
+        for (x, &x0) in x.iter_mut().zip(x0) {
+            *x = signal as f32 * x0 + noise as f32 * *x;
+        }
+        Ok(())
+    }
+
     /// Takes step number `step` (0 = the first, at T) in place: `x` `[B,H,W,C]` holds x_t and then
     /// x_prev. `eps_hat` has x's shape, and so has `x0_out`, which gets the (clipped) estimate of
-    /// x_0.
+    /// x_0; dpm++2m needs it, as it finds there the estimate of the step before.
     pub fn advance(
         &self,
         step: usize,
@@ -392,6 +410,9 @@ impl SamplerPlan {
         if let Some(x0) = &x0_out {
             same_length("x0_out", x0.len(), x.len())?;
         }
+        if x0_out.is_none() && coefficients.prev_from_last != 0.0 {
+            return Err(SamplerError::History { step });
+        }
         let noisy = coefficients.prev_from_z != 0.0;
         let coefficients = Coefficients::<f32>::new(coefficients, self.clip);
         let n = samples.elements;
@@ -406,6 +427,29 @@ impl SamplerPlan {
         }
         Ok(())
     }
+}
+
+/// `steps` different steps of 1..=start, the nearest to even distances of lambda from start to 1.
+fn even_in_lambda(schedule: &Schedule, start: u32, steps: u32) -> Vec<u32> {
+    let at = |t: u32| lambda(schedule.alpha_bar()[t as usize]);
+    let (noisiest, cleanest) = (at(start), at(1));
+    let mut path: Vec<u32> = Vec::with_capacity(steps as usize);
+    for i in 0..steps {
+        let share = f64::from(i) / f64::from((steps - 1).max(1));
+        let wanted = cleanest + share * (noisiest - cleanest);
+        // lambda falls with t: the first t below it, or the one before where that is nearer.
+        let mut t = 1 + schedule.alpha_bar()[1..].partition_point(|&ab| lambda(ab) > wanted) as u32;
+        if t > 1 && (t > start || at(t - 1) - wanted < wanted - at(t)) {
+            t -= 1;
+        }
+        // Room for those that follow.
+        let lowest = path.last().map_or(1, |&t| t + 1);
+        path.push(t.clamp(lowest, start - (steps - 1 - i)));
+    }
+    if let Some(last) = path.last_mut() {
+        *last = start;
+    }
+    path
 }
 
 /// Which samples a buffer `[B,H,W,C]` holds: their random numbers follow from this alone.
@@ -446,150 +490,4 @@ fn same_length(what: &'static str, found: usize, expected: usize) -> Result<(), 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ALL: [Sampler; 5] = [
-        Sampler::Renoise,
-        Sampler::Ddim { eta: 0.0 },
-        Sampler::Ddim { eta: 1.0 },
-        Sampler::Ddpm,
-        Sampler::DdpmLarge,
-    ];
-
-    fn samples(seed: u64, first: u64, elements: usize) -> Samples {
-        Samples {
-            seed,
-            first,
-            elements,
-        }
-    }
-
-    fn schedule(text: &str) -> Schedule {
-        Schedule::new(text.parse().unwrap()).unwrap()
-    }
-
-    #[test]
-    fn paths_are_even_and_end_at_t() {
-        let schedule = schedule("linear:0.0001:0.02:1000");
-        for n in [1, 2, 3, 7, 50, 333, 999, 1000] {
-            let plan = SamplerPlan::new(&schedule, Sampler::Ddpm, n, None).unwrap();
-            let steps = plan.steps();
-            assert_eq!(steps.len(), n as usize);
-            assert_eq!((steps[0].t, steps[steps.len() - 1].t_prev), (1000, 0));
-            for pair in steps.windows(2) {
-                assert_eq!(pair[0].t_prev, pair[1].t);
-            }
-            let gaps = steps.iter().map(|s| s.t - s.t_prev);
-            let (low, high) = (gaps.clone().min().unwrap(), gaps.max().unwrap());
-            assert!(low >= 1 && high - low <= 1, "{n}: {low}..{high}");
-        }
-    }
-
-    /// With the exact denoiser of a point mass every sampler must land on the point, for any path.
-    #[test]
-    fn a_known_picture_is_found() {
-        let schedule = schedule("constant:0.06:100");
-        for sampler in ALL {
-            for n in [1, 10, 100] {
-                let plan = SamplerPlan::new(&schedule, sampler, n, Some(1.0)).unwrap();
-                let target = [0.5_f32, -0.25, 0.125, 0.9, -1.0, 0.0];
-                let mut x = vec![0.0; 12];
-                plan.start(samples(1, 7, 6), &mut x).unwrap();
-                for (i, step) in plan.steps().iter().enumerate() {
-                    let ab = schedule.alpha_bar()[step.t as usize] as f32;
-                    let eps: Vec<f32> = (0..12)
-                        .map(|e| (x[e] - ab.sqrt() * target[e % 6]) / (1.0 - ab).sqrt())
-                        .collect();
-                    let mut x0 = vec![f32::NAN; 12];
-                    plan.advance(i, samples(1, 7, 6), &mut x, &eps, Some(&mut x0))
-                        .unwrap();
-                    for e in 0..12 {
-                        assert!((x0[e] - target[e % 6]).abs() < 1e-4, "{sampler} {i}");
-                    }
-                }
-                for e in 0..12 {
-                    assert!((x[e] - target[e % 6]).abs() < 1e-4, "{sampler} {n} {x:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_sample_does_not_depend_on_its_batch() {
-        let plan =
-            SamplerPlan::new(&schedule("constant:0.06"), Sampler::Renoise, 20, Some(1.0)).unwrap();
-        let eps: Vec<f32> = (0..21).map(|e| (e as f32).sin()).collect();
-        let mut together = vec![0.0; 21];
-        plan.start(samples(5, 3, 7), &mut together).unwrap();
-        let alone: Vec<f32> = (0..3)
-            .flat_map(|i| {
-                let mut x = vec![0.0; 7];
-                plan.start(samples(5, 3 + i, 7), &mut x).unwrap();
-                let eps = &eps[i as usize * 7..][..7];
-                plan.advance(2, samples(5, 3 + i, 7), &mut x, eps, None)
-                    .unwrap();
-                x
-            })
-            .collect();
-        plan.advance(2, samples(5, 3, 7), &mut together, &eps, None)
-            .unwrap();
-        assert_eq!(together, alone);
-    }
-
-    #[test]
-    fn nan_is_not_hidden_by_clipping() {
-        let plan =
-            SamplerPlan::new(&schedule("constant:0.06"), Sampler::Ddpm, 10, Some(1.0)).unwrap();
-        let (x0, prev) = plan.steps()[0].element(Some(1.0), 0.1_f32, f32::NAN, 0.0);
-        assert!(x0.is_nan() && prev.is_nan());
-    }
-
-    #[test]
-    fn mistakes_are_refused() {
-        let s = schedule("constant:0.06");
-        let plan = |sampler, n, clip| SamplerPlan::new(&s, sampler, n, clip);
-        for n in [0, 101] {
-            assert!(matches!(
-                plan(Sampler::Ddpm, n, None),
-                Err(SamplerError::Steps { .. })
-            ));
-        }
-        for eta in [-0.1, 1.1, f64::NAN] {
-            assert!(matches!(
-                plan(Sampler::Ddim { eta }, 10, None),
-                Err(SamplerError::Eta { .. })
-            ));
-        }
-        for clip in [0.0, -1.0, f64::NAN] {
-            assert!(matches!(
-                plan(Sampler::Ddpm, 10, Some(clip)),
-                Err(SamplerError::Clip { .. })
-            ));
-        }
-        for path in [&[][..], &[0, 100], &[5, 5, 100], &[1, 99], &[1, 101]] {
-            assert!(SamplerPlan::along(&s, Sampler::Ddpm, path, None).is_err());
-        }
-        assert!("ddimm".parse::<Sampler>().is_err());
-        let plan = plan(Sampler::Ddpm, 10, None).unwrap();
-        let mut x = [0.0; 6];
-        let mut go = |step, eps: &[f32], first, per| {
-            plan.advance(step, samples(0, first, per), &mut x, eps, None)
-                .unwrap_err()
-        };
-        let error = go(10, &[0.0; 6], 0, 6);
-        assert!(matches!(error, SamplerError::StepNumber { .. }));
-        assert!(matches!(
-            go(0, &[0.0; 5], 0, 6),
-            SamplerError::Length { .. }
-        ));
-        for elements in [4, 0] {
-            let error = go(0, &[0.0; 6], 0, elements);
-            assert!(matches!(error, SamplerError::PartSample { .. }));
-        }
-        assert!(matches!(
-            go(0, &[0.0; 6], 1 << 44, 6),
-            SamplerError::SampleNumber { .. }
-        ));
-    }
-}
+mod tests;

@@ -168,10 +168,8 @@ impl Evaluator {
         } = settings;
         let held_out = spread(data.held_out_indices(), count);
         // What a held-out picture has is asked for; where there are too few, again with another Z.
-        let request = |i: usize| Request {
-            attributes: data.attributes(held_out[i % held_out.len()]).to_vec(),
-            latent: i as u64,
-        };
+        let request =
+            |i: usize| Request::new(data.attributes(held_out[i % held_out.len()]), i as u64);
         let neighbours = Neighbours::new(data.clone(), &device.pool);
         let batch = batch.clamp(1, count.max(1));
         Ok(Self {
@@ -241,7 +239,7 @@ impl Evaluator {
         let pictures: Vec<u8> = drawn.iter().map(|&x| to_byte(x)).collect();
         let seen = self.judge.look(&pictures)?;
         let asked: Vec<u8> = (self.requests.iter())
-            .flat_map(|request| request.attributes.iter().copied())
+            .flat_map(|request| request.attributes())
             .collect();
         let named = self.judge.attributes(&seen.probabilities);
         let features = Features {

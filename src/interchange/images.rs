@@ -95,7 +95,7 @@ fn write_list(path: &Path, names: &[String], requests: &[Request]) -> Result<(),
         let header = std::iter::once("image_id").chain(names.iter().map(String::as_str));
         list.write_record(header).map_err(fail)?;
         for (number, request) in requests.iter().enumerate() {
-            let digits = request.attributes.iter().map(u8::to_string);
+            let digits = request.attributes().map(|a| a.to_string());
             let row = std::iter::once(picture_name(number)).chain(digits);
             list.write_record(row).map_err(fail)?;
         }

@@ -368,10 +368,7 @@ fn pictures_of_an_older_export_go_and_others_stay() {
     let dir = tempfile::tempdir().unwrap();
     let names = ["Smiling", "Young, or so"].map(str::to_owned);
     let requests = |count: usize| {
-        let request = |i: usize| Request {
-            attributes: vec![1, (i % 2) as u8],
-            latent: 0,
-        };
+        let request = |i: usize| Request::new(&[1, (i % 2) as u8], 0);
         (0..count).map(request).collect::<Vec<_>>()
     };
     let facts = |count: usize| ImageFacts {

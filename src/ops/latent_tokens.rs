@@ -1,4 +1,5 @@
 //! Conditioning tokens: tok_k = A_k (c_k + Z_k), Z_k drawn from a Gaussian mixture (paper Eq. 8-9).
+//! An attribute is off or on, 0 or 1; or, in sampling, anything between and beyond: a level.
 //!
 //! Nothing is stored: Z is a function of (seed, stream, number), the code c_k of the feature alone.
 
@@ -7,9 +8,9 @@ use super::timestep::{check_draw, join};
 use crate::device::call::Call;
 use crate::device::cuda::{self, Args, Kernel};
 use crate::rng::{self, CODE_SEED, Philox, Stream};
-use crate::tape::{Mismatch, Op, TensorType};
+use crate::tape::{DType, Mismatch, Op, TensorType};
 
-/// Tokens `[n, k, width]`. Inputs: attributes `[n, k]` (U8, 0 or 1), the seed `[2]`, and the numbers `[n, 2]`
+/// Tokens `[n, k, width]`. Inputs: attributes `[n, k]` (U8, 0 or 1; or F32, levels), the seed `[2]`, and the numbers `[n, 2]`
 /// of the latents (picture's row, or sample number).
 #[derive(Debug)]
 pub struct LatentTokens {
@@ -26,7 +27,11 @@ pub struct LatentTokens {
 }
 
 impl LatentTokens {
-    fn fill(&self, seed: u64, index: u64, feature: usize, out: &mut [f32]) {
+    /// The token of one feature at this level.
+    fn fill(&self, (seed, index): (u64, u64), feature: usize, level: f32, out: &mut [f32]) {
+        if level == 0.0 {
+            return out.fill(0.0);
+        }
         let latent = Philox::new(seed, self.stream, index);
         let code = Philox::new(CODE_SEED, Stream::FeatureCode, feature as u64);
         let components = self.means.len() as u32;
@@ -38,7 +43,7 @@ impl LatentTokens {
             let normal = rng::box_muller_f32(words[2], words[3])[lane];
             let bit = code.block((n / 128) as u32)[n / 32 % 4] >> (n % 32) & 1;
             let sign = if bit == 1 { 1.0 } else { -1.0 };
-            *out = self.code * sign + (mean + self.sigma * normal);
+            *out = level * (self.code * sign + (mean + self.sigma * normal));
         }
     }
 }
@@ -51,7 +56,10 @@ impl Op for LatentTokens {
     fn infer(&self, inputs: &[&TensorType]) -> Result<Vec<TensorType>, Mismatch> {
         let n = check_draw(inputs[1], inputs[2])?;
         let k = inputs[0].channels();
-        Mismatch::check("attributes", &TensorType::u8(&[n, k]), inputs[0])?;
+        if inputs[0].dtype != DType::F32 {
+            Mismatch::check("attributes", &TensorType::u8(&[n, k]), inputs[0])?;
+        }
+        Mismatch::check("attributes", &[n, k][..], &inputs[0].shape[..])?;
         Ok(vec![TensorType::f32(&[n, k, self.width])])
     }
 
@@ -60,7 +68,14 @@ impl Op for LatentTokens {
     }
 
     fn cpu(&self, call: &Call<'_>) {
-        let attributes = call.input_slice::<u8>(0);
+        let levels: Vec<f32> = match call.input_element(0) {
+            4 => call.input_slice(0).to_vec(),
+            _ => call
+                .input_slice::<u8>(0)
+                .iter()
+                .map(|&a| a.into())
+                .collect(),
+        };
         let seed = join(call.input_slice(1));
         let index = call.input_slice::<u32>(2);
         let tokens = call.output(0);
@@ -68,12 +83,9 @@ impl Op for LatentTokens {
         call.pool().run(&[tokens.split(k)], &mut [], |n, parts, _| {
             let mut tokens = parts.get(0);
             for feature in 0..k {
-                let out = tokens.row(0, feature);
-                if attributes[n * k + feature] == 0 {
-                    out.fill(0.0);
-                } else {
-                    self.fill(seed, join(&index[2 * n..]), feature, out);
-                }
+                let draw = (seed, join(&index[2 * n..]));
+                let level = levels[n * k + feature];
+                self.fill(draw, feature, level, tokens.row(0, feature));
             }
         });
     }
@@ -87,6 +99,7 @@ impl Op for LatentTokens {
         let args = args.ptr(call.input(1).pointer).ptr(call.input(2).pointer);
         let args = args.int(self.means.len()).f32(self.sigma).f32(self.code);
         let kernel = Kernel::new("latent_tokens", "latent_tokens")
+            .define("TA", attributes.elem)
             .define("TX", tokens.elem)
             .define("VX", vector)
             .define("STREAM", self.stream as u32);
@@ -116,7 +129,7 @@ mod tests {
             code: 1.0,
         };
         let mut token = [0.0; 8];
-        op.fill(11, 5, 0, &mut token);
+        op.fill((11, 5), 0, 1.0, &mut token);
         let want = [
             -0.054878596127124646,
             1.1026630483198692,

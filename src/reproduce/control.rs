@@ -236,12 +236,9 @@ fn arm(
     // Early in a run ancestral sampling is the cleanest, for all three alike.
     let plan = model.plan(Sampler::Ddpm, settings.steps)?;
     let requests: Vec<Request> = (0..settings.pictures)
-        .map(|i| Request {
-            attributes: model
-                .data
-                .attributes(model.training_picture(i, settings.pictures))
-                .to_vec(),
-            latent: i as u64,
+        .map(|i| {
+            let picture = model.training_picture(i, settings.pictures);
+            Request::new(model.data.attributes(picture), i as u64)
         })
         .collect();
     let drawn = model.draw(Latents::Fresh, &plan, (0, &requests), context)?;

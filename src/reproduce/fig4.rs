@@ -202,18 +202,12 @@ impl Drawn {
         let ddim = model.plan(Sampler::default(), settings.steps)?;
         let one_a = |latent: &dyn Fn(u64) -> u64| -> Vec<Request> {
             (0..settings.spread as u64)
-                .map(|i| Request {
-                    attributes: wanted.matched[0].clone(),
-                    latent: latent(i),
-                })
+                .map(|i| Request::new(&wanted.matched[0], latent(i)))
                 .collect()
         };
         let many = |rows: &[Vec<u8>]| -> Vec<Request> {
             (0..settings.pictures)
-                .map(|i| Request {
-                    attributes: rows[i % rows.len()].clone(),
-                    latent: COUNTED + i as u64,
-                })
+                .map(|i| Request::new(&rows[i % rows.len()], COUNTED + i as u64))
                 .collect()
         };
         let mut draw = |plan, first, requests: Vec<Request>| {

@@ -133,10 +133,7 @@ fn draw(
     let first = (number * settings.drawings) as u64;
     let requests = |latent: &dyn Fn(u64) -> u64| -> Vec<Request> {
         (0..settings.drawings as u64)
-            .map(|i| Request {
-                attributes: attributes.clone(),
-                latent: latent(first + i),
-            })
+            .map(|i| Request::new(&attributes, latent(first + i)))
             .collect()
     };
     let row = model.data.row(picture);

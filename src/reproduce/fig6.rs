@@ -106,10 +106,7 @@ pub fn run(
 
 /// One A and one Z for all; only the noise differs.
 fn requests(model: &Model, count: usize) -> Vec<Request> {
-    let one = Request {
-        attributes: model.data.attributes(model.training_picture(0, 1)).to_vec(),
-        latent: 0,
-    };
+    let one = Request::new(model.data.attributes(model.training_picture(0, 1)), 0);
     vec![one; count]
 }
 

@@ -184,13 +184,11 @@ fn set(
     let mut requests = Vec::new();
     for &original in originals {
         for _ in 0..drawings {
-            requests.push(Request {
-                attributes: model.data.attributes(original).to_vec(),
-                latent: match latents {
-                    Latents::Fresh => requests.len() as u64,
-                    Latents::Assigned { .. } => model.data.row(original),
-                },
-            });
+            let latent = match latents {
+                Latents::Fresh => requests.len() as u64,
+                Latents::Assigned { .. } => model.data.row(original),
+            };
+            requests.push(Request::new(model.data.attributes(original), latent));
         }
     }
     let all = model.draw(latents, plan, (FIRST, &requests), context)?;

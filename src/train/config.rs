@@ -117,6 +117,10 @@ pub struct RunConfig {
     pub latent: LatentKind,
     /// Whether tokens carry their feature's code.
     pub feature_code: FeatureCode,
+    /// Share of training samples that see null tokens (all zero) instead of their own; above 0 the
+    /// network also learns to go without attributes, which guidance needs.
+    #[serde(default)]
+    pub token_dropout: f64,
     /// Mirror training pictures at random.
     pub flip: bool,
     /// Loss of the attribute classifier at the bottleneck.
@@ -143,7 +147,7 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "program",
     "data",
     "data_path",
@@ -165,6 +169,7 @@ const KEYS: [&str; 31] = [
     "seed",
     "latent",
     "feature_code",
+    "token_dropout",
     "flip",
     "classifier",
     "classifier_weight",
@@ -275,6 +280,7 @@ impl RunConfig {
             seed: 0,
             latent: LatentKind::Fixed,
             feature_code: FeatureCode::On,
+            token_dropout: 0.0,
             flip: true,
             classifier: ClassifierKind::None,
             classifier_weight: 0.1,
@@ -354,6 +360,9 @@ impl RunConfig {
             if !(x.is_finite() && x >= 0.0) {
                 return fail(key, &x, "a finite number, 0 or above");
             }
+        }
+        if !(0.0..1.0).contains(&self.token_dropout) {
+            return fail("token_dropout", &self.token_dropout, "0 to below 1");
         }
         if !(1..=1 << 20).contains(&self.batch) {
             return fail("batch", &self.batch, "1 to 1048576 images");

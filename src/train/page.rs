@@ -71,10 +71,7 @@ impl Page {
             for _ in 0..columns {
                 let sample = page.requests.len() as u64;
                 let attributes = candidates.pick(seed, sample).attributes;
-                page.requests.push(Request {
-                    attributes,
-                    latent: sample,
-                });
+                page.requests.push(Request::new(&attributes, sample));
             }
             page.captions.push(text.replace([',', '_'], " "));
         }

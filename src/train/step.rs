@@ -17,7 +17,7 @@ use crate::ops::mse::{mse, weighted_mse};
 use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
-use crate::rng::split;
+use crate::rng::{drops_tokens, split};
 use crate::tape::executable::{DeviceError, Executable, NotFinite};
 use crate::tape::plan::Plan;
 use crate::tape::state::State;
@@ -40,26 +40,39 @@ pub enum StepError {
 struct Feed {
     images: Var,
     attributes: Var,
+    /// The attributes that the tokens are made of: those above, or, where tokens are dropped, an input
+    /// of its own in which a sample without tokens has none.
+    conditions: Var,
     rows: Var,
     samples: Var,
     seed: Var,
+    token_dropout: f64,
 }
 
 impl Feed {
-    fn declare(tape: &mut Tape, net: &UNet, attributes: usize, batch: usize) -> Self {
-        let config = net.config();
+    /// Inputs for `batch` pictures, whose tokens are dropped with this probability.
+    fn declare(tape: &mut Tape, recipe: &Recipe<'_>, batch: usize, token_dropout: f64) -> Self {
+        let config = recipe.net.config();
         let picture = [
             batch,
             config.sample_size,
             config.sample_size,
             config.in_channels,
         ];
+        let values = TensorType::u8(&[batch, recipe.conditioning.attributes]);
+        let attributes = tape.input("attributes", values.clone());
+        let conditions = match token_dropout > 0.0 {
+            true => tape.input("conditions", values),
+            false => attributes,
+        };
         Self {
             images: tape.input("images", TensorType::u8(&picture)),
-            attributes: tape.input("attributes", TensorType::u8(&[batch, attributes])),
+            attributes,
+            conditions,
             rows: tape.input("rows", TensorType::u32(&[batch, 2])),
             samples: tape.input("samples", TensorType::u32(&[batch, 2])),
             seed: tape.input("seed", TensorType::u32(&[2])),
+            token_dropout,
         }
     }
 
@@ -76,6 +89,19 @@ impl Feed {
         exe.write(self.images, &batch.images[of(batch.images.len())])?;
         let attributes = &tokens.attributes[of(tokens.attributes.len())];
         exe.write(self.attributes, attributes)?;
+        if self.conditions != self.attributes {
+            let samples = batch.first_sample + part.start as u64..;
+            let mut conditions = attributes.to_vec();
+            for (row, sample) in conditions
+                .chunks_mut(attributes.len() / part.len())
+                .zip(samples)
+            {
+                if drops_tokens(seed, sample, self.token_dropout) {
+                    row.fill(0);
+                }
+            }
+            exe.write(self.conditions, &conditions)?;
+        }
         let words = |numbers: &mut dyn Iterator<Item = u64>| -> Vec<u32> {
             numbers.flat_map(split).collect()
         };
@@ -199,7 +225,7 @@ fn predict(
     let inputs = Inputs {
         sample: noisy[0],
         timestep: t,
-        tokens: tape.push_one(op, &[feed.attributes, seed, feed.rows])?,
+        tokens: tape.push_one(op, &[feed.conditions, seed, feed.rows])?,
     };
     let network = net.record(tape, inputs, purpose)?;
     Ok(Prediction {
@@ -236,8 +262,7 @@ fn record_part(
     batch: usize,
 ) -> Result<Part, TapeError> {
     let share = pictures.len() as f64 / batch as f64;
-    let attributes = recipe.conditioning.attributes;
-    let feed = Feed::declare(tape, recipe.net, attributes, pictures.len());
+    let feed = Feed::declare(tape, recipe, pictures.len(), recipe.config.token_dropout);
     let predicted = predict(recipe, tape, &feed, None, Purpose::Train)?;
     let (output, noise) = (predicted.network.output, predicted.noise);
     let [loss, _] = weighted_mse(tape, output, noise, share)?;
@@ -497,7 +522,7 @@ struct ProbeVars {
 
 fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), TapeError> {
     let mut tape = Tape::new();
-    let feed = Feed::declare(&mut tape, recipe.net, recipe.conditioning.attributes, batch);
+    let feed = Feed::declare(&mut tape, recipe, batch, 0.0);
     let t = tape.input("t", TensorType::u32(&[batch]));
     let predicted = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
     let [_, losses] = mse(&mut tape, predicted.network.output, predicted.noise)?;

@@ -4,6 +4,7 @@
 mod bad_data;
 mod bad_files;
 mod bad_options;
+mod control;
 mod evaluation;
 mod interchange;
 mod promises;

@@ -45,10 +45,7 @@ impl Watchers {
             [seen.losses, seen.logits.unwrap()].concat()
         };
         let mut all = [measure(Arena::Params), measure(Arena::Ema)].concat();
-        let request = Request {
-            attributes: vec![1; ATTRIBUTES],
-            latent: 2,
-        };
+        let request = Request::new(&[1; ATTRIBUTES], 2);
         let weights = (state, Arena::Ema);
         let picture = self
             .generator

@@ -224,7 +224,7 @@ fn draws_refuse_wrong_types() {
     }
     for (shape, dtype, width) in [
         ([2, 4], DType::U8, 5),
-        ([3, 4], DType::F32, 5),
+        ([3, 4], DType::U32, 5),
         ([3, 4], DType::U8, 0),
     ] {
         refused(

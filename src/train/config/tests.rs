@@ -85,6 +85,7 @@ fn mistakes_name_file_line_and_key() {
         ),
         ("classifier_weight = 0", &["`classifier_weight`", "above 0"]),
         ("ngmg_floor = -1", &["`ngmg_floor`", "0 or above"]),
+        ("token_dropout = 1", &["`token_dropout`", "0 to below 1"]),
         ("batch = 1\nbatch = 2", &["config.toml:4", "TOML"]),
         ("batch = ", &["config.toml:3", "TOML"]),
     ] {

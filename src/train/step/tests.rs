@@ -85,3 +85,78 @@ fn every_picture_is_in_one_part() {
         assert!(batch == 0 || parts(batch, count).all(|part| !part.is_empty()));
     }
 }
+
+/// A new network's last layer is zero, and gives the tokens no part in anything.
+fn wake(params: &mut [f32]) {
+    for (i, p) in params.iter_mut().enumerate().filter(|(_, p)| **p == 0.0) {
+        *p = 0.02 * (i as f32).sin();
+    }
+}
+
+/// Gradients of one step on pictures with these attributes.
+fn gradients(token_dropout: f64, attributes: &[u8], first_sample: u64) -> Vec<f32> {
+    let mut setup = setup(1);
+    setup.config.token_dropout = token_dropout;
+    setup.config.classifier = ClassifierKind::None;
+    let setup = Setup::new(setup.config, 4).unwrap();
+    let device: Device = Arc::new(Pool::new(1).unwrap()).into();
+    let mut step = TrainStep::new(&setup.recipe(), BATCH, &device).unwrap();
+    let mut state = setup.allocate().unwrap();
+    let params = state.get_mut(Arena::Params);
+    setup.net.table().initialise(3, params);
+    wake(params);
+    let batch = Batch {
+        first_sample,
+        attributes: attributes.to_vec(),
+        ..blank_batch(&setup, BATCH)
+    };
+    step.run(&mut state, &batch, [0.0, 0.5]).unwrap();
+    state.get::<f32>(Arena::Grads).to_vec()
+}
+
+/// A step that drops tokens is the step on samples some of which have no attributes; which ones, the
+/// seed and the sample's number say.
+#[test]
+fn dropped_tokens_are_null_tokens() {
+    let (probability, first) = (0.5, 70);
+    let attributes = [1, 0, 1, 1].repeat(BATCH);
+    let mut without = attributes.clone();
+    let seed = setup(1).config.seed;
+    let dropped: Vec<bool> = (first..first + BATCH as u64)
+        .map(|sample| drops_tokens(seed, sample, probability))
+        .collect();
+    assert!(dropped.contains(&true) && dropped.contains(&false));
+    for (row, _) in without.chunks_mut(4).zip(&dropped).filter(|(_, d)| **d) {
+        row.fill(0);
+    }
+    let own = gradients(probability, &attributes, first);
+    assert!(own == gradients(0.0, &without, first));
+    assert!(own != gradients(0.0, &attributes, first));
+    // The share of a long run.
+    let count = (0..20_000).filter(|&i| drops_tokens(seed, i, 0.1)).count();
+    assert!((1800..2200).contains(&count), "{count} of 20000");
+}
+
+/// The classifier is asked for the picture's attributes, whatever the tokens say.
+#[test]
+fn labels_are_not_dropped() {
+    let mut setup = setup(1);
+    setup.config.token_dropout = 0.999_999;
+    let device: Device = Arc::new(Pool::new(1).unwrap()).into();
+    let loss = |attributes: &[u8]| {
+        let mut step = TrainStep::new(&setup.recipe(), BATCH, &device).unwrap();
+        let mut state = setup.allocate().unwrap();
+        let params = state.get_mut(Arena::Params);
+        setup.net.table().initialise(3, params);
+        wake(params);
+        let attributes = attributes.repeat(BATCH);
+        let batch = Batch {
+            attributes,
+            ..blank_batch(&setup, BATCH)
+        };
+        step.run(&mut state, &batch, [0.0, 0.5]).unwrap()
+    };
+    let [a, b] = [loss(&[1, 0, 0, 0]), loss(&[1, 1, 1, 0])];
+    assert_eq!(a.loss, b.loss, "the tokens of all pictures are dropped");
+    assert_ne!(a.classifier_loss, b.classifier_loss);
+}
