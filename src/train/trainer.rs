@@ -271,13 +271,7 @@ impl<'a> Trainer<'a> {
             let probes = self.probe_due(total);
             if saves || samples || probes || step.is_multiple_of(LOG_EVERY) {
                 self.settle(observer)?;
-                let measured = if samples { self.measure()? } else { None };
-                let probed = if probes {
-                    self.probe(stop)?
-                } else {
-                    Vec::new()
-                };
-                self.log(measured, probed, observer)?;
+                self.measure_and_log([samples, probes], stop, observer)?;
             }
             self.check_health(observer)?;
             if samples {
@@ -379,6 +373,18 @@ impl<'a> Trainer<'a> {
         }
         window.grad_norm += f64::from(grad_norm);
         Ok(())
+    }
+
+    /// Writes a line of metrics, with the loss on held-out pictures and the probe's values if wanted.
+    fn measure_and_log(
+        &mut self,
+        [held_out, probe]: [bool; 2],
+        stop: &AtomicBool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let measured = if held_out { self.measure()? } else { None };
+        let probed = if probe { self.probe(stop)? } else { Vec::new() };
+        self.log(measured, probed, observer)
     }
 
     /// Writes a line of metrics and starts a new window.
