@@ -3,6 +3,7 @@
 use super::agreement::{Tally, mean_balanced};
 use super::evaluator::{Evaluation, Evaluator, Likeness};
 use super::neighbours::{Compared, Nearest, mirrored};
+use super::statistics::Estimate;
 use crate::report::grid::Sheet;
 use crate::report::html::{escape, page, png_address, table};
 use crate::report::picture::{Picture, PictureError};
@@ -41,7 +42,11 @@ fn optional(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), percent)
 }
 
-/// The lines of a line of metrics: name and value.
+fn row(what: &str, drawn: String, real: String) -> [String; 3] {
+    [what.to_owned(), drawn, real]
+}
+
+/// The values of a line of metrics: name and value.
 pub fn metrics(evaluator: &Evaluator, evaluation: &Evaluation) -> Vec<(String, f64)> {
     let Evaluation {
         agreement,
@@ -76,41 +81,8 @@ pub fn metrics(evaluator: &Evaluator, evaluation: &Evaluation) -> Vec<(String, f
 impl EvaluationReport<'_> {
     /// Rows of what, of the drawn pictures, of real ones.
     pub fn rows(&self) -> Vec<[String; 3]> {
-        let mut rows = Vec::new();
-        let mut row = |what: &str, drawn: String, real: String| {
-            rows.push([what.to_owned(), drawn, real]);
-        };
-        if let Some(loss) = &self.evaluation.loss {
-            row(
-                "loss on held-out pictures",
-                number(loss.loss),
-                String::new(),
-            );
-            for (level, loss) in &loss.levels {
-                let what = format!("  at t = {} to {}", level.first, level.last);
-                row(&what, number(*loss), String::new());
-            }
-        }
-        let held_out = self.evaluator.judge().held_out();
-        let agreement = &self.evaluation.agreement;
-        let share = |e: super::statistics::Estimate| {
-            format!("{:.1} +- {:.1} %", 100.0 * e.mean, 100.0 * e.error)
-        };
-        row(
-            "attributes seen as asked for",
-            share(agreement.share),
-            percent(held_out.mean_accuracy()),
-        );
-        row(
-            "  as asked for another picture",
-            share(agreement.unrelated),
-            String::new(),
-        );
-        row(
-            "  on and off counted alike",
-            optional(agreement.balanced()),
-            optional(mean_balanced(&held_out.attributes)),
-        );
+        let mut rows = self.loss_rows();
+        rows.extend(self.attribute_rows());
         let (drawn, real) = (self.evaluation.likeness, self.evaluator.real().likeness);
         for (name, of) in LIKENESS {
             row(name, number(of(&drawn)), number(of(&real)));
@@ -136,24 +108,56 @@ impl EvaluationReport<'_> {
             ),
         ];
         for (name, compared) in compared {
-            row(
-                name,
-                number(compared.drawn[2]),
-                number(compared.held_out[2]),
-            );
-            let fair = (percent(0.5), percent(0.01));
-            row(
-                "    nearer than a held-out picture",
-                percent(compared.nearer),
-                fair.0,
-            );
-            row(
-                "    nearer than 99 % of them",
-                percent(compared.near_copies),
-                fair.1,
-            );
+            let medians = [compared.drawn, compared.held_out].map(|q| number(q[2]));
+            let [drawn, real] = medians;
+            let nearer = [compared.nearer, 0.5].map(percent);
+            let copies = [compared.near_copies, 0.01].map(percent);
+            rows.push(row(name, drawn, real));
+            for (name, [drawn, fair]) in [
+                ("    nearer than a held-out picture", nearer),
+                ("    nearer than 99 % of them", copies),
+            ] {
+                rows.push(row(name, drawn, fair));
+            }
         }
         rows
+    }
+
+    fn loss_rows(&self) -> Vec<[String; 3]> {
+        let Some(loss) = &self.evaluation.loss else {
+            return Vec::new();
+        };
+        let one = |what: &str, loss: f64| row(what, number(loss), String::new());
+        let levels = loss.levels.iter().map(|(level, loss)| {
+            let what = format!("  at t = {} to {}", level.first, level.last);
+            one(&what, *loss)
+        });
+        let mut rows = vec![one("loss on held-out pictures", loss.loss)];
+        rows.extend(levels);
+        rows
+    }
+
+    fn attribute_rows(&self) -> [[String; 3]; 3] {
+        let held_out = self.evaluator.judge().held_out();
+        let agreement = &self.evaluation.agreement;
+        let share = |e: Estimate| format!("{:.1} +- {:.1} %", 100.0 * e.mean, 100.0 * e.error);
+        [
+            row(
+                "attributes seen as asked for",
+                share(agreement.share),
+                percent(held_out.mean_accuracy()),
+            ),
+            row(
+                "  as asked for another picture",
+                share(agreement.unrelated),
+                String::new(),
+            ),
+            row(
+                "  on and off counted alike",
+                optional(agreement.balanced()),
+                optional(mean_balanced(&held_out.attributes)),
+            ),
+        ]
     }
 
     /// What the second column of numbers is.
