@@ -1,5 +1,6 @@
 //! `gmmk train`.
 
+use super::batch_size::BatchSize;
 use super::data::{self, DataName};
 use super::device::{self, Choice, PrecisionName, Wish};
 use super::terminal::{Progress, duration, say, stop_flag, warn};
@@ -22,7 +23,6 @@ use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::trainer::{Observer, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,39 +51,6 @@ enum Classifier {
     Ngmg,
 }
 
-/// What `--batch` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BatchSize {
-    /// What the memory holds.
-    Auto,
-    /// So many pictures.
-    Pictures(u64),
-}
-
-impl BatchSize {
-    fn number(self) -> Option<u64> {
-        match self {
-            Self::Auto => None,
-            Self::Pictures(n) => Some(n),
-        }
-    }
-}
-
-impl FromStr for BatchSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().ok().filter(|n| (1..=1 << 20).contains(n));
-        match (text, number) {
-            ("auto", _) => Ok(Self::Auto),
-            (_, Some(n)) => Ok(Self::Pictures(n)),
-            _ => Err(format!(
-                "`{text}`: expected auto, or a number in 1..=1048576"
-            )),
-        }
-    }
-}
-
 impl Classifier {
     fn kind(self) -> ClassifierKind {
         match self {
@@ -101,9 +68,12 @@ pub struct TrainArgs {
     /// The data set
     #[arg(value_enum)]
     dataset: DataName,
-    /// Its folder [default: $GMMK_DATA, ./data]
+    /// Its folder, or a zip of pictures [default: $GMMK_DATA, ./data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Attributes of the pictures of `folder`, a CSV file [default: the only one in --data]
+    #[arg(long, value_name = "FILE")]
+    attributes: Option<PathBuf>,
     /// The network: celeba64, cifar32, small64, tiny or nano [default: tiny; on a GPU celeba64, cifar32 for cifar10]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -238,6 +208,9 @@ impl TrainArgs {
         if self.data.is_some() {
             config.data_path = self.data.clone();
         }
+        if self.attributes.is_some() {
+            config.attributes = self.attributes.clone();
+        }
     }
 
     /// Refuses options that this run has no use for.
@@ -254,6 +227,7 @@ impl TrainArgs {
 
     /// The configuration of a new run.
     fn configure(&self) -> Result<RunConfig> {
+        data::check_attributes(self.dataset, self.attributes.as_deref())?;
         let kind = data::resolve(self.dataset.kind(), self.data.as_deref())?;
         let mut config = RunConfig::new(kind, self.default_preset(kind));
         // A CPU makes about a thousandth of the paper's run in the time that people wait.
@@ -305,7 +279,7 @@ impl TrainArgs {
         match data {
             _ if !self.device.unwrap_or_default().is_gpu() => "tiny",
             DataKind::Cifar10 => "cifar32",
-            DataKind::Celeba | DataKind::Faces => "celeba64",
+            DataKind::Celeba | DataKind::Faces | DataKind::Folder => "celeba64",
         }
     }
 
@@ -357,11 +331,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     // What can be refused is refused before the long work, and before the folder is made.
     RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
-    let packed = data::open(
-        config.data,
-        config.data_path.as_deref(),
-        network.sample_size as u32,
-    )?;
+    let packed = data::open_run(&config, network.sample_size as u32)?;
     let device = open_device(&config, args.no_graph)?;
     let mut setup = Setup::for_data(config, &packed)?;
     args.choose_batch(&mut setup, &device.0)?;
@@ -418,11 +388,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     let run = RunDir::resume(&folder)?;
     let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
-    let packed = data::open(
-        wanted.data,
-        wanted.data_path.as_deref(),
-        network.sample_size as u32,
-    )?;
+    let packed = data::open_run(&wanted, network.sample_size as u32)?;
     let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
     let memory = setup.check_memory(&device.0)?;
@@ -570,7 +536,7 @@ impl Observer for Watcher {
 
 /// Prints what a run would be.
 fn dry_run(config: RunConfig, args: &TrainArgs) -> Result<()> {
-    let source = data::source(config.data, config.data_path.as_deref())?;
+    let source = data::source_of(&config)?;
     let (device, _) = open_device(&config, args.no_graph)?;
     let mut setup = Setup::new(config, source.attribute_names().len())?;
     args.choose_batch(&mut setup, &device)?;

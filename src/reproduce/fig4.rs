@@ -72,6 +72,7 @@ pub fn run(
     let data = Data {
         kind: model.setup.config.data,
         path: model.setup.config.data_path.clone(),
+        attributes: model.setup.config.attributes.clone(),
         packed: model.data.clone(),
         about: model.about.clone(),
     };

@@ -26,13 +26,15 @@ pub enum DataKind {
     Cifar10,
     /// The built-in procedural faces.
     Faces,
+    /// Own pictures with a table of attributes.
+    Folder,
 }
 
 impl DataKind {
     /// The schedule that belongs to the data set.
     pub fn schedule(self) -> ScheduleSpec {
         match self {
-            Self::Celeba | Self::Faces => ScheduleSpec::CELEBA,
+            Self::Celeba | Self::Faces | Self::Folder => ScheduleSpec::CELEBA,
             Self::Cifar10 => ScheduleSpec::CIFAR10,
         }
     }
@@ -44,6 +46,7 @@ impl fmt::Display for DataKind {
             Self::Celeba => "celeba",
             Self::Cifar10 => "cifar10",
             Self::Faces => "faces",
+            Self::Folder => "folder",
         })
     }
 }
@@ -79,6 +82,9 @@ pub struct RunConfig {
     /// Its folder, where one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_path: Option<PathBuf>,
+    /// The attributes of own pictures, where their file was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<PathBuf>,
     /// Name of the network's preset; with `network` given, a name for people.
     pub preset: String,
     /// The noise schedule, such as `constant:0.06:100`.
@@ -143,10 +149,11 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 31] = [
+const KEYS: [&str; 32] = [
     "program",
     "data",
     "data_path",
+    "attributes",
     "preset",
     "schedule",
     "steps",
@@ -257,6 +264,7 @@ impl RunConfig {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             data,
             data_path: None,
+            attributes: None,
             preset: preset.to_owned(),
             schedule: data.schedule(),
             steps: Length::Steps(400_000),
@@ -424,7 +432,7 @@ impl RunConfig {
         let data = found.get("data").ok_or_else(|| ConfigError::Missing {
             path: origin.to_path_buf(),
             key: "data",
-            expected: "data = \"celeba\", \"cifar10\" or \"faces\"",
+            expected: "data = \"celeba\", \"cifar10\", \"faces\" or \"folder\"",
         })?;
         let data: DataKind = data
             .clone()

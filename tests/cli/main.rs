@@ -4,6 +4,7 @@
 mod bad_data;
 mod bad_files;
 mod bad_options;
+mod forms;
 mod promises;
 mod real;
 mod run;
