@@ -2,13 +2,14 @@
 #![allow(clippy::unwrap_used)]
 
 use gmmk::device::pool::Pool;
+use gmmk::ops::conv2d::Algorithm;
 use gmmk::train::verify::{Reference, verify};
 use std::path::Path;
 use std::sync::Arc;
 
-fn run(dir: &Path) {
+fn run(dir: &Path, algorithm: Algorithm) {
     let pool = Arc::new(Pool::new(2).unwrap());
-    let report = verify(&Reference::load(dir).unwrap(), &pool.into()).unwrap();
+    let report = verify(&Reference::load(dir).unwrap(), &pool.into(), algorithm).unwrap();
     let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
     bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));
     let worst = report
@@ -17,13 +18,13 @@ fn run(dir: &Path) {
         .map(|c| c.error / c.limit)
         .fold(0.0, f64::max);
     println!(
-        "{}: {} checks, worst at {worst:.2} of its limit",
+        "{}, {algorithm:?}: {} checks, worst at {worst:.2} of its limit",
         dir.display(),
         report.checks.len()
     );
     assert!(
         bad.is_empty(),
-        "{}: {} of {} checks failed, {:#?}",
+        "{}, {algorithm:?}: {} of {} checks failed, {:#?}",
         dir.display(),
         bad.len(),
         report.checks.len(),
@@ -42,7 +43,9 @@ fn references_are_met() {
     for folder in folders.into_iter().flatten() {
         for entry in std::fs::read_dir(folder).unwrap().flatten() {
             if entry.path().join("config.json").exists() {
-                run(&entry.path());
+                for algorithm in [Algorithm::Direct, Algorithm::Winograd] {
+                    run(&entry.path(), algorithm);
+                }
                 count += 1;
             }
         }

@@ -8,6 +8,7 @@
 use gmmk::device::cuda::{Cuda, Precision};
 use gmmk::device::pool::Pool;
 use gmmk::device::{Device, Gpu};
+use gmmk::ops::conv2d::Algorithm;
 use gmmk::train::verify::{Reference, verify, verify_nodes};
 use std::path::Path;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ fn reference(name: &str) -> Reference {
 
 /// Every comparison of a reference passes, in f32 within the CPU's limits.
 fn is_met(name: &str, precision: Precision) {
-    let report = verify(&reference(name), &device(precision)).unwrap();
+    let report = verify(&reference(name), &device(precision), Algorithm::Direct).unwrap();
     vgpu::harness::device().assert_clean();
     let mut bad: Vec<_> = report.checks.iter().filter(|c| !c.passed()).collect();
     bad.sort_by(|a, b| (b.error / b.limit).total_cmp(&(a.error / a.limit)));

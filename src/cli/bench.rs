@@ -52,6 +52,9 @@ pub struct BenchArgs {
     /// Name the network's parts for NVIDIA's profilers: `nsys profile gmmk bench step --nvtx`
     #[arg(long)]
     nvtx: bool,
+    /// Convolutions on a CPU as the sums they are, not by Winograd's algorithm
+    #[arg(long)]
+    exact: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -80,6 +83,7 @@ pub fn run(command: BenchCommand) -> Result<()> {
     };
     let mut config = RunConfig::new(kind, &args.preset);
     config.batch = args.batch;
+    config.exact = args.exact;
     let setup = Setup::new(config, if kind == DataKind::Cifar10 { 10 } else { 40 })?;
     let wish = Wish {
         nvtx: args.nvtx,

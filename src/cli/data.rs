@@ -5,12 +5,12 @@ use super::terminal::{Progress, say, warn};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use gmmk::data::{
-    self, Celeba, Cifar10, DataSet, Origin, Packed, ProceduralFaces, Source, default_cache_dir,
-    open_or_pack, parse_request,
+    self, Celeba, Cifar10, DataSet, Origin, Packed, PictureFolder, ProceduralFaces, Source,
+    default_cache_dir, open_or_pack, parse_request,
 };
 use gmmk::report::grid::Sheet;
 use gmmk::report::picture::Picture;
-use gmmk::train::config::DataKind;
+use gmmk::train::config::{DataKind, RunConfig};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ pub enum DataName {
     Cifar10,
     /// Built-in faces, drawn from attributes
     Faces,
+    /// Own pictures: a folder or a zip, and a CSV file of attributes
+    Folder,
 }
 
 impl DataName {
@@ -32,6 +34,7 @@ impl DataName {
             Self::Celeba => DataKind::Celeba,
             Self::Cifar10 => DataKind::Cifar10,
             Self::Faces => DataKind::Faces,
+            Self::Folder => DataKind::Folder,
         }
     }
 }
@@ -40,11 +43,20 @@ impl DataName {
 #[derive(Subcommand)]
 pub enum DataCommand {
     /// Decode, crop and resize all pictures into the cache, once
-    Pack(DataArgs),
+    Pack {
+        #[command(flatten)]
+        data: DataArgs,
+        /// Attributes of the pictures of `folder`, a CSV file [default: the only one in --data]
+        #[arg(long, value_name = "FILE")]
+        attributes: Option<PathBuf>,
+    },
     /// Show counts, attributes, colours and what was left out
     Info {
         #[command(flatten)]
         data: DataArgs,
+        /// Attributes of the pictures of `folder`, a CSV file [default: the only one in --data]
+        #[arg(long, value_name = "FILE")]
+        attributes: Option<PathBuf>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -56,6 +68,9 @@ pub enum DataCommand {
         /// Only pictures with these attributes, such as "Smiling,-Male"
         #[arg(long, value_name = "LIST")]
         attributes: Option<String>,
+        /// Attributes of the pictures of `folder`, a CSV file [default: the only one in --data]
+        #[arg(long, value_name = "FILE")]
+        attributes_file: Option<PathBuf>,
         /// Pictures on the sheet
         #[arg(long, default_value_t = 48, value_parser = clap::value_parser!(u64).range(1..=4096))]
         count: u64,
@@ -72,7 +87,7 @@ pub struct DataArgs {
     /// The data set
     #[arg(value_enum)]
     dataset: DataName,
-    /// Its folder [default: $GMMK_DATA, ./data]
+    /// Its folder, or a zip of pictures [default: $GMMK_DATA, ./data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Height and width of the packed pictures [default: 64, CIFAR-10 32]
@@ -81,12 +96,13 @@ pub struct DataArgs {
 }
 
 impl DataArgs {
-    fn open(&self) -> Result<Packed> {
+    fn open(&self, attributes: Option<&Path>) -> Result<Packed> {
+        check_attributes(self.dataset, attributes)?;
         let kind = resolve(self.dataset.kind(), self.data.as_deref())?;
         let size = self
             .size
             .unwrap_or(if kind == DataKind::Cifar10 { 32 } else { 64 });
-        open(kind, self.data.as_deref(), size)
+        open(kind, self.data.as_deref(), attributes, size)
     }
 }
 
@@ -103,7 +119,11 @@ pub fn resolve(kind: DataKind, path: Option<&Path>) -> Result<DataKind> {
 }
 
 /// The source of a data set.
-pub fn source(kind: DataKind, path: Option<&Path>) -> Result<Box<dyn Source>> {
+pub fn source(
+    kind: DataKind,
+    path: Option<&Path>,
+    attributes: Option<&Path>,
+) -> Result<Box<dyn Source>> {
     let place = |set: DataSet| -> Result<PathBuf> {
         data::locate(path, set)?.with_context(|| {
             format!(
@@ -115,6 +135,12 @@ pub fn source(kind: DataKind, path: Option<&Path>) -> Result<Box<dyn Source>> {
     Ok(match kind {
         DataKind::Celeba => Box::new(Celeba::open(&place(DataSet::Celeba)?)?),
         DataKind::Cifar10 => Box::new(Cifar10::open(&place(DataSet::Cifar10)?)?),
+        DataKind::Folder => {
+            let folder = path.context(
+                "`folder` is pictures of your own; say which: --data DIR (and --attributes FILE)",
+            )?;
+            Box::new(PictureFolder::open(folder, attributes)?)
+        }
         DataKind::Faces => {
             if let Some(path) = path {
                 bail!(
@@ -128,12 +154,47 @@ pub fn source(kind: DataKind, path: Option<&Path>) -> Result<Box<dyn Source>> {
 }
 
 /// Opens a data set's packed pictures, packing them first where that was not done.
-pub fn open(kind: DataKind, path: Option<&Path>, size: u32) -> Result<Packed> {
-    pack(source(kind, path)?.as_ref(), size)
+pub fn open(
+    kind: DataKind,
+    path: Option<&Path>,
+    attributes: Option<&Path>,
+    size: u32,
+) -> Result<Packed> {
+    pack(source(kind, path, attributes)?.as_ref(), size)
+}
+
+/// The source of a run's pictures.
+pub fn source_of(config: &RunConfig) -> Result<Box<dyn Source>> {
+    let (path, attributes) = (&config.data_path, &config.attributes);
+    source(config.data, path.as_deref(), attributes.as_deref())
+}
+
+/// Opens a run's packed pictures.
+pub fn open_run(config: &RunConfig, size: u32) -> Result<Packed> {
+    pack(source_of(config)?.as_ref(), size)
+}
+
+/// Refuses a file of attributes for a data set that has its own.
+pub fn check_attributes(data: DataName, attributes: Option<&Path>) -> Result<()> {
+    match attributes {
+        Some(path) if data != DataName::Folder => bail!(
+            "{}: only `folder` takes a file of attributes; {} has its own",
+            path.display(),
+            data.kind()
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Opens the packed pictures of `source`.
 pub fn pack(source: &dyn Source, size: u32) -> Result<Packed> {
+    let unlisted = source.unlisted();
+    if let Some(first) = unlisted.first() {
+        warn(&format!(
+            "note: {} pictures have no row of attributes and are not used, the first is {first}",
+            unlisted.len()
+        ));
+    }
     let mut bar: Option<Progress> = None;
     let packed = open_or_pack(
         source,
@@ -182,8 +243,8 @@ pub fn pack(source: &dyn Source, size: u32) -> Result<Packed> {
 /// Runs `gmmk data`.
 pub fn run(command: DataCommand) -> Result<()> {
     match command {
-        DataCommand::Pack(args) => {
-            let packed = args.open()?;
+        DataCommand::Pack { data, attributes } => {
+            let packed = data.open(attributes.as_deref())?;
             let verb = match packed.origin() {
                 Origin::Reused => "already packed",
                 _ => "packed",
@@ -195,15 +256,21 @@ pub fn run(command: DataCommand) -> Result<()> {
             ));
             Ok(())
         }
-        DataCommand::Info { data, json } => info(&data.open()?, json),
+        DataCommand::Info {
+            data,
+            attributes,
+            json,
+        } => info(&data.open(attributes.as_deref())?, json),
         DataCommand::Preview {
             data,
             attributes,
+            attributes_file,
             count,
             out,
         } => {
             check_out(&out)?;
-            preview(&data.open()?, attributes.as_deref(), count as usize, &out)
+            let packed = data.open(attributes_file.as_deref())?;
+            preview(&packed, attributes.as_deref(), count as usize, &out)
         }
     }
 }

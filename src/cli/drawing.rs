@@ -97,6 +97,9 @@ pub struct DrawingArgs {
     /// What is drawn, and how.
     #[command(flatten)]
     pub style: StyleArgs,
+    /// Convolutions on a CPU as the sums they are, not by Winograd's algorithm
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -145,7 +148,8 @@ impl DrawingArgs {
 
     /// Loads the averaged weights of `checkpoint`.
     pub fn load(&self, checkpoint: &Checkpoint) -> Result<Model> {
-        let info = checkpoint.info().clone();
+        let mut info = checkpoint.info().clone();
+        info.config.exact |= self.exact;
         let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
         let (device, _) = self.device.wish().open()?;
         let state = weights(checkpoint, &setup, Part::Ema)?;

@@ -183,7 +183,8 @@ fn open_data(config: &RunConfig, folder: Option<&Path>, size: usize) -> Result<P
         DataKind::Faces => None,
         _ => config.data_path.as_deref(),
     };
-    data::open(config.data, folder.or(own), size as u32)
+    let attributes = config.attributes.as_deref();
+    data::open(config.data, folder.or(own), attributes, size as u32)
 }
 
 /// Draws and measures, showing how far it is.

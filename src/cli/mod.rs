@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand, what a person types and what they see.
 
+mod batch_size;
 mod bench;
 mod data;
 mod device;
@@ -15,13 +16,14 @@ mod report;
 mod reproduce;
 mod runs;
 mod sample;
+mod shell;
 mod terminal;
 mod train;
 mod train_classifier;
 mod verify;
 
 use anyhow::{Context, Result, bail};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -68,6 +70,13 @@ enum Command {
     Bench(bench::BenchCommand),
     /// Show what was found on this machine
     Devices(devices::DevicesArgs),
+    /// Print a shell's completion script
+    Completions(shell::CompletionsArgs),
+    /// Print the manual page, or write one for every command
+    Man(shell::ManArgs),
+    /// Print the options of all commands as Markdown
+    #[command(hide = true)]
+    Options,
 }
 
 /// Refuses a picture's path that could not be written to, before the work and not after it.
@@ -118,6 +127,12 @@ pub fn run() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Bench(command) => bench::run(command),
         Command::Devices(args) => devices::run(args),
+        Command::Completions(args) => shell::completions(&args, Cli::command()),
+        Command::Man(args) => shell::man(&args, Cli::command()),
+        Command::Options => {
+            shell::options(Cli::command());
+            Ok(())
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! `gmmk train`.
 
+use super::batch_size::BatchSize;
 use super::data::{self, DataName};
 use super::device::{self, Choice, PrecisionName, Wish};
 use super::eval::EvalEvery;
@@ -23,7 +24,6 @@ use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::trainer::{Probe, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::sync::Arc;
 use watcher::Watcher;
 
@@ -54,39 +54,6 @@ enum Classifier {
     Ngmg,
 }
 
-/// What `--batch` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BatchSize {
-    /// What the memory holds.
-    Auto,
-    /// So many pictures.
-    Pictures(u64),
-}
-
-impl BatchSize {
-    fn number(self) -> Option<u64> {
-        match self {
-            Self::Auto => None,
-            Self::Pictures(n) => Some(n),
-        }
-    }
-}
-
-impl FromStr for BatchSize {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.parse().ok().filter(|n| (1..=1 << 20).contains(n));
-        match (text, number) {
-            ("auto", _) => Ok(Self::Auto),
-            (_, Some(n)) => Ok(Self::Pictures(n)),
-            _ => Err(format!(
-                "`{text}`: expected auto, or a number in 1..=1048576"
-            )),
-        }
-    }
-}
-
 impl Classifier {
     fn kind(self) -> ClassifierKind {
         match self {
@@ -104,9 +71,12 @@ pub struct TrainArgs {
     /// The data set
     #[arg(value_enum)]
     dataset: DataName,
-    /// Its folder [default: $GMMK_DATA, ./data]
+    /// Its folder, or a zip of pictures [default: $GMMK_DATA, ./data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Attributes of the pictures of `folder`, a CSV file [default: the only one in --data]
+    #[arg(long, value_name = "FILE")]
+    attributes: Option<PathBuf>,
     /// The network: celeba64, cifar32, small64, tiny or nano [default: tiny; on a GPU celeba64, cifar32 for cifar10]
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
@@ -122,6 +92,9 @@ pub struct TrainArgs {
     /// Launch a GPU's kernels one by one, not as a graph
     #[arg(long)]
     no_graph: bool,
+    /// Convolutions on a CPU as the sums they are, not by Winograd's algorithm
+    #[arg(long)]
+    exact: bool,
     /// Length of the whole run: 4000, 4000steps or 64kimg [default: 20000steps]
     #[arg(long, value_name = "N")]
     steps: Option<Length>,
@@ -231,6 +204,7 @@ impl TrainArgs {
         set(&mut config.device, &self.device.map(|d| d.to_string()));
         let precision = self.precision.map(|p| p.name().to_string());
         set(&mut config.precision, &precision);
+        set(&mut config.exact, &self.exact.then_some(true));
         set(&mut config.flip, &self.flip.map(|f| f == Switch::On));
         let code = |c| match c {
             Code::On => FeatureCode::On,
@@ -243,6 +217,9 @@ impl TrainArgs {
         }
         if self.data.is_some() {
             config.data_path = self.data.clone();
+        }
+        if self.attributes.is_some() {
+            config.attributes = self.attributes.clone();
         }
     }
 
@@ -260,6 +237,7 @@ impl TrainArgs {
 
     /// The configuration of a new run.
     fn configure(&self) -> Result<RunConfig> {
+        data::check_attributes(self.dataset, self.attributes.as_deref())?;
         let kind = data::resolve(self.dataset.kind(), self.data.as_deref())?;
         let mut config = RunConfig::new(kind, self.default_preset(kind));
         // A CPU makes about a thousandth of the paper's run in the time that people wait.
@@ -311,7 +289,7 @@ impl TrainArgs {
         match data {
             _ if !self.device.unwrap_or_default().is_gpu() => "tiny",
             DataKind::Cifar10 => "cifar32",
-            DataKind::Celeba | DataKind::Faces => "celeba64",
+            DataKind::Celeba | DataKind::Faces | DataKind::Folder => "celeba64",
         }
     }
 
@@ -363,11 +341,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     // What can be refused is refused before the long work, and before the folder is made.
     RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
-    let packed = Arc::new(data::open(
-        config.data,
-        config.data_path.as_deref(),
-        network.sample_size as u32,
-    )?);
+    let packed = Arc::new(data::open_run(&config, network.sample_size as u32)?);
     let device = open_device(&config, args.no_graph)?;
     let mut setup = Setup::for_data(config, &packed)?;
     args.choose_batch(&mut setup, &device.0)?;
@@ -425,11 +399,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     let run = RunDir::resume(&folder)?;
     let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
-    let packed = Arc::new(data::open(
-        wanted.data,
-        wanted.data_path.as_deref(),
-        network.sample_size as u32,
-    )?);
+    let packed = Arc::new(data::open_run(&wanted, network.sample_size as u32)?);
     let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
     let memory = setup.check_memory(&device.0)?;
@@ -553,7 +523,7 @@ fn greet(setup: &Setup, packed: &Packed, device: &str, memory: Memory) {
 
 /// Prints what a run would be.
 fn dry_run(config: RunConfig, args: &TrainArgs) -> Result<()> {
-    let source = data::source(config.data, config.data_path.as_deref())?;
+    let source = data::source_of(&config)?;
     let (device, _) = open_device(&config, args.no_graph)?;
     let mut setup = Setup::new(config, source.attribute_names().len())?;
     args.choose_batch(&mut setup, &device)?;

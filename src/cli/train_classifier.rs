@@ -23,6 +23,9 @@ pub struct TrainClassifierArgs {
     /// Its folder [default: $GMMK_DATA, ./data]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// The attributes of `folder`: a CSV file, its first column the pictures' names
+    #[arg(long, value_name = "FILE")]
+    attributes: Option<PathBuf>,
     /// Height and width of the pictures: those that the model to be judged draws
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(8..=256))]
     size: u32,
@@ -42,8 +45,11 @@ pub struct TrainClassifierArgs {
 /// Runs `gmmk train-classifier`.
 pub fn run(args: &TrainClassifierArgs) -> Result<()> {
     check_file(&args.out, "the classifier's file name", "judge.safetensors")?;
+    data::check_attributes(args.dataset, args.attributes.as_deref())?;
     let kind = data::resolve(args.dataset.kind(), args.data.as_deref())?;
-    let packed = Arc::new(data::open(kind, args.data.as_deref(), args.size)?);
+    let mut config = classifier::config(kind, args.data.as_deref(), args.steps, args.seed);
+    config.attributes = args.attributes.clone();
+    let packed = Arc::new(data::open_run(&config, args.size)?);
     let (device, name) = args.device.wish().open()?;
     warn(&format!(
         "{}: {} pictures of {size}x{size} to train on, {} held out; {} attributes; device: {name}",
@@ -53,7 +59,6 @@ pub fn run(args: &TrainClassifierArgs) -> Result<()> {
         packed.attribute_names().len(),
         size = args.size
     ));
-    let config = classifier::config(kind, args.data.as_deref(), args.steps, args.seed);
     let stop = stop_flag("stopping; no classifier is written");
     let mut progress = Progress::new("training", args.steps, Duration::from_secs(15));
     let mut watch = |step, total, loss| {

@@ -6,6 +6,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 use gmmk::device::Device;
 use gmmk::device::cuda::Precision;
+use gmmk::ops::conv2d::Algorithm;
 use gmmk::tape::executable::NodeError;
 use gmmk::train::verify::{Reference, verify, verify_nodes};
 use serde_json::json;
@@ -23,6 +24,9 @@ pub struct VerifyArgs {
     /// Compare every node of the step on a GPU with the CPU's op on the same inputs
     #[arg(long)]
     nodes: bool,
+    /// Convolutions on a CPU as the sums they are; else by Winograd's algorithm wherever channels allow
+    #[arg(long)]
+    exact: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -38,7 +42,12 @@ pub fn run(args: VerifyArgs) -> Result<()> {
     if args.nodes {
         return nodes(&args, &reference, &device, &name);
     }
-    let report = verify(&reference, &device)?;
+    let algorithm = if args.exact {
+        Algorithm::Direct
+    } else {
+        Algorithm::Winograd
+    };
+    let report = verify(&reference, &device, algorithm)?;
     let failed = report.checks.iter().filter(|c| !c.passed()).count();
     if args.json {
         say(&serde_json::to_string_pretty(&report)?);

@@ -1,19 +1,20 @@
 //! CelebA as its makers (or Kaggle, or torchvision) lay it out: aligned faces and a list of attributes.
 
 use std::collections::HashMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::celeba_lists::{AttributeTable, line_error, read_splits};
+use super::celeba_lists::{AttributeTable, line_error, parse_splits, read_text, to_text};
 use super::error::{listing, quoted};
 use super::picture::{self, CROP};
 use super::source::{Fingerprint, Stamp};
+use super::store::{Archive, Store, is_picture};
 use super::{DataError, LeftOut, Record, Source, Split};
 
-const HINT: &str = "Get img_align_celeba.zip, list_attr_celeba.txt and list_eval_partition.txt of CelebA \
-                    (Align&Cropped Images) and unpack them into one folder";
+pub(super) const HINT: &str = "Get img_align_celeba.zip (Align&Cropped Images, 1.4 GB), list_attr_celeba.txt and \
+                    list_eval_partition.txt from https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html, or the copy on \
+                    Kaggle (jessicali9530/celeba-dataset), into one folder, and give it with --data; the zip may stay packed";
 
 /// Share of the training rows that is held out where the split file names no valid rows: 2 %.
 const HELD_OUT_PERCENT: usize = 2;
@@ -22,7 +23,7 @@ const HELD_OUT_MOST: usize = 1000;
 /// The aligned faces of CelebA with their attributes.
 #[derive(Debug)]
 pub struct Celeba {
-    pictures: PathBuf,
+    pictures: Store,
     table: AttributeTable,
     entries: Vec<Entry>,
     left_out: Vec<LeftOut>,
@@ -33,7 +34,7 @@ pub struct Celeba {
 #[derive(Debug)]
 struct Entry {
     row: usize,
-    /// Name in the picture folder; the list may say .jpg where the folder has .png.
+    /// Name in the picture folder or the zip; the list may say .jpg where the folder has .png.
     file: String,
     stamp: Stamp,
     split: Split,
@@ -41,6 +42,7 @@ struct Entry {
 
 /// Where the parts of CelebA lie below a folder.
 struct Layout {
+    /// A folder or a zip.
     pictures: Option<PathBuf>,
     attributes: Option<PathBuf>,
     splits: Option<PathBuf>,
@@ -58,24 +60,47 @@ impl Layout {
         "Img/img_align_celeba_png/img_align_celeba_png",
     ];
 
-    fn find(folder: &Path) -> Self {
+    /// The makers' zip, and what Kaggle calls its own.
+    const ZIPS: [&str; 5] = [
+        "img_align_celeba.zip",
+        "Img/img_align_celeba.zip",
+        "celeba.zip",
+        "celeba-dataset.zip",
+        "archive.zip",
+    ];
+
+    /// The parts in a folder; beside a zip where `place` is one.
+    fn find(place: &Path) -> Self {
+        let given = place.is_file().then(|| place.to_path_buf());
+        let mut folders = vec![place.to_path_buf()];
+        if given.is_some() {
+            let near = place.parent().map(Path::to_path_buf).unwrap_or_default();
+            // The makers keep lists in a folder beside that of the zip.
+            folders = vec![near.clone(), near.join("..")];
+        }
         let list = |stem: &str, official: &str| {
-            ["txt", "csv"]
+            let names = ["txt", "csv"].map(|extension| format!("{stem}.{extension}"));
+            let places = names
                 .iter()
-                .flat_map(|extension| {
-                    [
-                        format!("{stem}.{extension}"),
-                        format!("{official}/{stem}.{extension}"),
-                    ]
-                })
-                .map(|name| folder.join(name))
+                .flat_map(|name| [name.clone(), format!("{official}/{name}")]);
+            let places: Vec<String> = places.collect();
+            folders
+                .iter()
+                .flat_map(|folder| places.iter().map(|name| folder.join(name)))
+                .find(|path| path.is_file())
+        };
+        let unpacked = Self::PICTURES
+            .iter()
+            .map(|name| place.join(name))
+            .find(|path| holds_pictures(path));
+        let zipped = || {
+            Self::ZIPS
+                .iter()
+                .map(|name| place.join(name))
                 .find(|path| path.is_file())
         };
         Self {
-            pictures: Self::PICTURES
-                .iter()
-                .map(|name| folder.join(name))
-                .find(|path| holds_pictures(path)),
+            pictures: given.or(unpacked).or_else(zipped),
             attributes: list("list_attr_celeba", "Anno"),
             splits: list("list_eval_partition", "Eval"),
         }
@@ -84,7 +109,7 @@ impl Layout {
 
 impl Celeba {
     /// Names of which at least one lies in a folder that holds CelebA.
-    pub(super) const LOOKED_FOR: &str = "img_align_celeba/ (also in Img/) with jpg or png files, \
+    pub(super) const LOOKED_FOR: &str = "img_align_celeba/ (also in Img/) with jpg or png files or img_align_celeba.zip, \
                                          list_attr_celeba.txt or .csv (also in Anno/)";
 
     /// Whether `folder` holds CelebA or a part of it; [`Celeba::open`] says which part is missing.
@@ -102,26 +127,35 @@ impl Celeba {
     /// wrong, [`DataError::MissingPictures`] when more than 1 % of the pictures are missing.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
         let layout = Layout::find(folder);
-        let part = |part: Option<PathBuf>, data_set: &str| {
+        fn part<T>(folder: &Path, part: Option<T>, data_set: &str) -> Result<T, DataError> {
             part.ok_or_else(|| DataError::NotFound {
                 folder: folder.to_path_buf(),
                 data_set: data_set.to_owned(),
-                looked_for: Self::LOOKED_FOR.to_owned(),
+                looked_for: Celeba::LOOKED_FOR.to_owned(),
                 found: listing(folder),
                 hint: HINT,
             })
+        }
+        let pictures = layout
+            .pictures
+            .map(|path| Store::open(&path, HINT))
+            .transpose()?;
+        let list = |outside: Option<PathBuf>, stem: &str| match (outside, &pictures) {
+            (Some(path), _) => read_text(&path).map(|text| Some((path, text))),
+            (None, Some(Store::Zip(zip))) => list_in(zip, stem),
+            (None, _) => Ok(None),
         };
-        let list = part(layout.attributes, "attribute list of CelebA")?;
-        let pictures = part(layout.pictures, "picture folder of CelebA")?;
-        let table = AttributeTable::read(&list)?;
-        let splits = layout
-            .splits
-            .as_deref()
-            .map(|path| Ok((path, read_splits(path)?)))
+        let attributes = list(layout.attributes, "list_attr_celeba")?;
+        let splits = list(layout.splits, "list_eval_partition")?;
+        let (path, text) = part(folder, attributes, "attribute list of CelebA")?;
+        let pictures = part(folder, pictures, "picture folder of CelebA")?;
+        let table = AttributeTable::parse(&path, &text)?;
+        let splits = splits
+            .map(|(path, text)| parse_splits(&path, &text).map(|splits| (path, splits)))
             .transpose()?;
         let (mut entries, left_out) = find_pictures(&table, &pictures)?;
         match splits {
-            Some((path, splits)) => assign_splits(&table, &mut entries, path, &splits)?,
+            Some((path, splits)) => assign_splits(&table, &mut entries, &path, &splits)?,
             None => hold_out_last(&mut entries),
         }
         let fingerprint = fingerprint(&table, &entries);
@@ -170,34 +204,45 @@ impl Source for Celeba {
     }
 
     fn read(&self, i: usize, size: u32) -> Result<Vec<u8>, DataError> {
-        let path = self.pictures.join(&self.entries[i].file);
-        let bytes = std::fs::read(&path).map_err(DataError::io("read", &path))?;
-        picture::decode_face(&bytes, size).map_err(|source| DataError::Picture { path, source })
+        let file = &self.entries[i].file;
+        let bytes = self.pictures.read(file)?;
+        picture::decode_face(&bytes, size).map_err(|source| DataError::Picture {
+            path: self.pictures.path().join(file),
+            source,
+        })
     }
 }
 
-fn holds_pictures(folder: &Path) -> bool {
-    let is_picture = |name: &Path| {
-        name.extension().is_some_and(|e| {
-            ["jpg", "jpeg", "png"]
-                .iter()
-                .any(|known| e.eq_ignore_ascii_case(known))
-        })
+/// A list that lies in the zip with the pictures, as in Kaggle's: where, and its text.
+fn list_in(zip: &Archive, stem: &str) -> Result<Option<(PathBuf, String)>, DataError> {
+    let names = ["csv", "txt"].map(|extension| format!("{stem}.{extension}"));
+    let Some(name) = names.iter().find_map(|name| zip.find_file(name)) else {
+        return Ok(None);
     };
+    let path = zip.path().join(name);
+    let text = to_text(&path, zip.read(name)?)?;
+    Ok(Some((path, text)))
+}
+
+fn holds_pictures(folder: &Path) -> bool {
     std::fs::read_dir(folder).is_ok_and(|mut entries| {
-        entries.any(|entry| entry.is_ok_and(|e| is_picture(Path::new(&e.file_name()))))
+        entries.any(|entry| entry.is_ok_and(|e| is_picture(&e.file_name().to_string_lossy())))
     })
 }
 
 /// Looks for the picture of every row.
 fn find_pictures(
     table: &AttributeTable,
-    pictures: &Path,
+    pictures: &Store,
 ) -> Result<(Vec<Entry>, Vec<LeftOut>), DataError> {
+    let below = match pictures {
+        Store::Folder(_) => String::new(),
+        Store::Zip(archive) => archive.picture_folder(),
+    };
     let found = table
         .files
         .par_iter()
-        .map(|file| find_picture(pictures, file))
+        .map(|file| find_picture(pictures, &below, file))
         .collect::<Result<Vec<_>, _>>()?;
     let (mut entries, mut left_out) = (Vec::with_capacity(found.len()), Vec::new());
     for (row, found) in found.into_iter().enumerate() {
@@ -218,7 +263,7 @@ fn find_pictures(
     match left_out.first() {
         Some(first) if 100 * left_out.len() > table.files.len() => {
             Err(DataError::MissingPictures {
-                folder: pictures.to_path_buf(),
+                folder: pictures.path().to_path_buf(),
                 list: table.path.clone(),
                 missing: left_out.len() as u64,
                 rows: table.files.len() as u64,
@@ -232,21 +277,17 @@ fn find_pictures(
 
 /// The file of a row under its listed name, or else with another extension (the png edition of
 /// CelebA comes with the list of the jpg edition).
-fn find_picture(pictures: &Path, listed: &str) -> Result<Option<(String, Stamp)>, DataError> {
+fn find_picture(
+    pictures: &Store,
+    below: &str,
+    listed: &str,
+) -> Result<Option<(String, Stamp)>, DataError> {
     let others =
         ["png", "jpg", "jpeg"].map(|extension| Path::new(listed).with_extension(extension));
     for name in std::iter::once(PathBuf::from(listed)).chain(others) {
-        let path = pictures.join(&name);
-        match std::fs::metadata(&path) {
-            Ok(metadata) => {
-                return Ok(Some((
-                    name.to_string_lossy().into_owned(),
-                    Stamp::of(&metadata),
-                )));
-            }
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(source) => return Err(DataError::io("look at", &path)(source)),
+        let name = format!("{below}{}", name.to_string_lossy());
+        if let Some(stamp) = pictures.look(&name)? {
+            return Ok(Some((name, stamp)));
         }
     }
     Ok(None)

@@ -7,7 +7,11 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::error::quoted;
+use super::foreign;
 use super::{DataError, Split};
+
+/// Longest list: CelebA's has 26 MB.
+const LARGEST_LIST: u64 = 1 << 30;
 
 /// The attribute file, row by row.
 #[derive(Debug)]
@@ -24,13 +28,12 @@ pub(super) struct AttributeTable {
 }
 
 impl AttributeTable {
-    /// Reads `list_attr_celeba.txt` or `.csv`.
-    pub(super) fn read(path: &Path) -> Result<Self, DataError> {
-        let text = read_text(path)?;
+    /// Parses `list_attr_celeba.txt` or `.csv`; `path` says which, and errors name it.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, DataError> {
         let table = if is_csv(path) {
-            Self::parse_csv(path, &text)?
+            Self::parse_csv(path, text)?
         } else {
-            Self::parse_text(path, &text)?
+            Self::parse_text(path, text)?
         };
         if table.files.is_empty() {
             let last = text.lines().count() as u64;
@@ -50,7 +53,7 @@ impl AttributeTable {
         &self.values[row * self.names.len()..(row + 1) * self.names.len()]
     }
 
-    fn new(path: &Path, names: Vec<String>, line: u64) -> Result<Self, DataError> {
+    pub(super) fn new(path: &Path, names: Vec<String>, line: u64) -> Result<Self, DataError> {
         if names.is_empty() {
             return Err(line_error(
                 path,
@@ -113,7 +116,7 @@ impl AttributeTable {
     }
 
     fn parse_csv(path: &Path, text: &str) -> Result<Self, DataError> {
-        let mut records = csv_records(path, text);
+        let mut records = csv_records(path, text, b',');
         let (line, header) = records
             .next()
             .unwrap_or_else(|| Ok((1, csv::StringRecord::new())))?;
@@ -193,7 +196,7 @@ impl AttributeTable {
         line_error(&self.path, line, &expected, &quoted(field))
     }
 
-    fn no_duplicates(&self) -> Result<(), DataError> {
+    pub(super) fn no_duplicates(&self) -> Result<(), DataError> {
         let mut first: HashMap<&str, u64> = HashMap::with_capacity(self.files.len());
         for (file, &line) in self.files.iter().zip(&self.lines) {
             if let Some(earlier) = first.insert(file, line) {
@@ -205,12 +208,11 @@ impl AttributeTable {
     }
 }
 
-/// Reads `list_eval_partition.txt` or `.csv`: file name to split.
-pub(super) fn read_splits(path: &Path) -> Result<HashMap<String, Split>, DataError> {
-    let text = read_text(path)?;
+/// Parses `list_eval_partition.txt` or `.csv`: file name to split.
+pub(super) fn parse_splits(path: &Path, text: &str) -> Result<HashMap<String, Split>, DataError> {
     let mut splits = HashMap::new();
     if is_csv(path) {
-        for record in csv_records(path, &text) {
+        for record in csv_records(path, text, b',') {
             let (line, record) = record?;
             let is_header = splits.is_empty()
                 && record
@@ -260,18 +262,20 @@ fn push_split<'a>(
     Ok(())
 }
 
-fn is_csv(path: &Path) -> bool {
+pub(super) fn is_csv(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("csv"))
 }
 
 /// The records of a CSV file with their line numbers; records of any length, fields trimmed.
-fn csv_records<'a>(
+pub(super) fn csv_records<'a>(
     path: &'a Path,
     text: &'a str,
+    delimiter: u8,
 ) -> impl Iterator<Item = Result<(u64, csv::StringRecord), DataError>> + 'a {
     csv::ReaderBuilder::new()
         .has_headers(false)
+        .delimiter(delimiter)
         .flexible(true)
         .trim(csv::Trim::All)
         .from_reader(text.as_bytes())
@@ -293,8 +297,20 @@ fn csv_records<'a>(
         })
 }
 
-fn read_text(path: &Path) -> Result<String, DataError> {
-    let bytes = std::fs::read(path).map_err(DataError::io("read", path))?;
+pub(super) fn read_text(path: &Path) -> Result<String, DataError> {
+    to_text(path, foreign::read_file(path, LARGEST_LIST)?)
+}
+
+/// The text of a list that was read from `path`.
+pub(super) fn to_text(path: &Path, bytes: Vec<u8>) -> Result<String, DataError> {
+    if let Some(found) = foreign::kind(&bytes).filter(|_| !bytes.is_empty()) {
+        return Err(DataError::Foreign {
+            path: path.to_path_buf(),
+            expected: "a list in text".to_owned(),
+            found,
+            hint: "Get the list again".to_owned(),
+        });
+    }
     let mut text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..at]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use memmap2::Mmap;
 
 use super::error::listing;
+use super::foreign::{kind_of, read_file};
 use super::packed::map_file;
 use super::picture;
 use super::source::{Fingerprint, Stamp};
@@ -26,8 +27,8 @@ const FILES: [(&str, Split); 6] = [
     ("test_batch.bin", Split::HeldOut),
 ];
 
-const HINT: &str =
-    "Get cifar-10-binary.tar.gz (the binary version, not the Python one) and unpack it";
+pub(super) const HINT: &str = "Get https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz (the binary version, not the Python \
+                               one), unpack it (tar xzf), and give the folder with --data";
 
 /// CIFAR-10: ten classes of 32x32 pictures. The test batch is held out.
 #[derive(Debug)]
@@ -63,6 +64,9 @@ impl Cifar10 {
     /// [`DataError::NotFound`] for a missing file, [`DataError::Damaged`] for a size that is no
     /// multiple of 3,073 bytes or a label above 9, [`DataError::Line`] for a bad list of class names.
     pub fn open(folder: &Path) -> Result<Self, DataError> {
+        if folder.is_file() {
+            return Err(foreign(folder, "a folder with CIFAR-10's binary files"));
+        }
         let folder = batches_folder(folder).unwrap_or_else(|| folder.to_path_buf());
         let classes = read_classes(&folder)?;
         let mut files = Vec::with_capacity(FILES.len());
@@ -191,6 +195,9 @@ fn open_batch(
         .map_err(DataError::io("look at", &path))?
         .len() as usize;
     if size == 0 || !size.is_multiple_of(RECORD) {
+        if kind_of(&path).is_some_and(|kind| !kind.starts_with("an empty")) {
+            return Err(foreign(&path, "records of CIFAR-10"));
+        }
         let whole = size / RECORD * RECORD;
         let expected = format!("records of {RECORD} bytes up to the end of the file");
         let found = format!(
@@ -220,12 +227,22 @@ fn open_batch(
     }
 }
 
+/// Another file than it should be.
+fn foreign(path: &Path, expected: &str) -> DataError {
+    DataError::Foreign {
+        path: path.to_path_buf(),
+        expected: expected.to_owned(),
+        found: kind_of(path).unwrap_or_else(|| "a file of another kind".to_owned()),
+        hint: HINT.to_owned(),
+    }
+}
+
 fn read_classes(folder: &Path) -> Result<Vec<String>, DataError> {
     let path = folder.join(META);
     if !path.is_file() {
         return Err(missing(folder, META));
     }
-    let bytes = std::fs::read(&path).map_err(DataError::io("read", &path))?;
+    let bytes = read_file(&path, 1 << 20)?;
     let text = String::from_utf8_lossy(&bytes);
     let names: Vec<String> = text
         .lines()

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::foreign;
 use super::picture::PictureError;
 
 /// Every message names the file, the place in it, what was expected, what was found, what to do.
@@ -32,6 +33,38 @@ pub enum DataError {
         found: String,
         /// What to do.
         hint: &'static str,
+    },
+    /// A file is not of the kind it should be: a web page, a pointer, half a download.
+    #[error("{}: expected {expected}, found {found}. {hint}", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        found: String,
+        /// What to do.
+        hint: String,
+    },
+    /// Hardly a row of a list of attributes has a picture.
+    #[error(
+        "{}: of the {rows} pictures named in {} only {found} are there; the list names {listed}, the folder holds {held}. \
+         Give --data the folder that the names start from",
+        folder.display(), list.display()
+    )]
+    FewPictures {
+        /// The picture folder.
+        folder: PathBuf,
+        /// The list of attributes.
+        list: PathBuf,
+        /// All rows.
+        rows: usize,
+        /// Rows with a picture.
+        found: usize,
+        /// A name in the list without a picture.
+        listed: String,
+        /// A picture without a row.
+        held: String,
     },
     /// A line of a text file is not what it should be.
     #[error("{}:{line}: expected {expected}, found {found}. {hint}", path.display())]
@@ -185,7 +218,18 @@ pub(super) fn listing(folder: &Path) -> String {
     names.sort();
     match names.len() {
         0 => "nothing (the folder is empty)".to_owned(),
-        1..=MOST => names.join(", "),
-        _ => format!("{}, ... and more", names[..MOST].join(", ")),
+        1..=MOST => remarked(folder, &names),
+        _ => format!("{}, ... and more", remarked(folder, &names[..MOST])),
     }
+}
+
+/// Names, each with what is surely wrong with the file.
+fn remarked(folder: &Path, names: &[String]) -> String {
+    let named = names
+        .iter()
+        .map(|name| match foreign::remark(&folder.join(name)) {
+            Some(what) => format!("{name} ({what})"),
+            None => name.clone(),
+        });
+    named.collect::<Vec<_>>().join(", ")
 }

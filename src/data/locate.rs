@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::error::listing;
-use super::{Celeba, Cifar10, DataError};
+use super::{Celeba, Cifar10, DataError, celeba, cifar10};
 
 /// Data sets that come from files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,13 @@ impl DataSet {
         match self {
             Self::Celeba => Celeba::is_in(folder),
             Self::Cifar10 => Cifar10::is_in(folder),
+        }
+    }
+
+    fn hint(self) -> &'static str {
+        match self {
+            Self::Celeba => celeba::HINT,
+            Self::Cifar10 => cifar10::HINT,
         }
     }
 
@@ -69,6 +76,10 @@ pub fn locate_among(
             .into_iter()
             .find(|folder| data_set.is_in(folder))
     };
+    if let Some(file) = data.filter(|path| path.is_file()) {
+        // A zip is a data set; opening any other file says what it is.
+        return Ok(Some(file.to_path_buf()));
+    }
     let Some(folder) = data else {
         return Ok(usual.iter().find_map(|folder| in_or_below(folder)));
     };
@@ -83,6 +94,6 @@ pub fn locate_among(
                 data_set.name()
             ),
             found: listing(folder),
-            hint: "Give --data the folder that holds these",
+            hint: data_set.hint(),
         })
 }

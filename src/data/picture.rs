@@ -2,6 +2,11 @@
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageReader};
+use std::io::Cursor;
+
+use super::foreign;
 
 /// Side of the square crop as a fraction of the width of an aligned CelebA face: 148 of 178 pixels.
 pub const CROP: (u64, u64) = (148, 178);
@@ -18,6 +23,12 @@ pub enum PictureError {
         /// Bytes in the file.
         bytes: usize,
     },
+    /// Another file under a picture's name.
+    #[error("is {0}, not a JPEG or PNG picture")]
+    Foreign(String),
+    /// The picture cannot be got out of its zip.
+    #[error("cannot be unpacked: {0}")]
+    Entry(String),
     /// The decoder gave up.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] image::ImageError),
@@ -75,6 +86,16 @@ pub fn face_crop(width: u32, height: u32) -> Crop {
     }
 }
 
+/// The largest square in the middle of a picture.
+pub fn middle_crop(width: u32, height: u32) -> Crop {
+    let side = width.min(height);
+    Crop {
+        x: (width - side) / 2,
+        y: (height - side) / 2,
+        side,
+    }
+}
+
 /// Decodes a JPEG or PNG file, crops the face and resizes it: `size * size * 3` bytes of RGB.
 ///
 /// # Errors
@@ -102,7 +123,12 @@ pub fn decode_picture(file: &[u8], size: u32, faces: bool) -> Result<Vec<u8>, Pi
     })
 }
 
-fn decode(
+/// Decodes a JPEG or PNG file, turns it upright as its camera noted, takes the square that `crop`
+/// chooses and resizes it: `size * size * 3` bytes of RGB.
+///
+/// # Errors
+/// [`PictureError`] when the file is truncated, damaged or of another format.
+pub fn decode(
     file: &[u8],
     size: u32,
     crop: impl Fn(u32, u32) -> Crop,
@@ -111,7 +137,19 @@ fn decode(
     if file.starts_with(&[0xFF, 0xD8]) && !jpeg_has_end(file) {
         return Err(PictureError::Truncated { bytes: file.len() });
     }
-    let picture = image::load_from_memory(file)?.into_rgb8();
+    let is_known = file.starts_with(&[0xFF, 0xD8]) || file.starts_with(b"\x89PNG");
+    if let Some(kind) = foreign::kind(file).filter(|_| !is_known) {
+        return Err(PictureError::Foreign(kind));
+    }
+    // The reader's usual limits: it refuses a picture of more than 512 MiB before it allocates.
+    let mut decoder = ImageReader::new(Cursor::new(file))
+        .with_guessed_format()
+        .map_err(image::ImageError::IoError)?
+        .into_decoder()?;
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();
     let Crop { x, y, side } = crop(width, height);
     let row = 3 * side as usize;

@@ -120,7 +120,7 @@ fn find(name: &str, names: &[String]) -> Result<usize, RequestError> {
 }
 
 /// Lower case, words joined by single underscores.
-fn normalised(name: &str) -> String {
+pub(super) fn normalised(name: &str) -> String {
     let words: Vec<String> = name
         .split(|c: char| c.is_whitespace() || c == '_')
         .filter(|word| !word.is_empty())

@@ -82,6 +82,11 @@ pub trait Source: Sync {
         &[]
     }
 
+    /// Names of pictures that lie there without a row; they are not used.
+    fn unlisted(&self) -> &[String] {
+        &[]
+    }
+
     /// Changes when any picture, attribute or split may have changed, or the way of cropping.
     /// Must be cheap: it is taken at every start to find out whether a packed file still fits.
     fn fingerprint(&self) -> blake3::Hash;

@@ -84,19 +84,7 @@ impl EvaluationReport<'_> {
         let mut rows = self.loss_rows();
         rows.extend(self.attribute_rows());
         let (drawn, real) = (self.evaluation.likeness, self.evaluator.real().likeness);
-        for (name, of) in LIKENESS {
-            row(name, number(of(&drawn)), number(of(&real)));
-        }
-        rows.extend(self.nearness());
-        rows
-    }
-
-    /// The rows of how near the pictures are to training pictures.
-    fn nearness(&self) -> Vec<[String; 3]> {
-        let mut rows = Vec::new();
-        let mut row = |what: &str, drawn: String, real: String| {
-            rows.push([what.to_owned(), drawn, real]);
-        };
+        rows.extend(LIKENESS.map(|(name, of)| row(name, number(of(&drawn)), number(of(&real)))));
         let compared = [
             (
                 "distance to the nearest training picture, median",

@@ -47,6 +47,7 @@ fn facts(setup: &Setup, mixture: &MixtureFile, net: &[TensorSpec]) -> Vec<(&'sta
         DataKind::Celeba => "CelebA, or a folder in its form",
         DataKind::Cifar10 => "CIFAR-10",
         DataKind::Faces => "gmmk's built-in procedural faces",
+        DataKind::Folder => "a folder of pictures with a table of attributes",
     };
     let weights = match mixture.run.weights.as_str() {
         "ema" => format!(

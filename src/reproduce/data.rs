@@ -3,8 +3,8 @@
 use super::groups::{self, Groups};
 use super::{Context, ReproduceError};
 use crate::data::{
-    self, Celeba, Cifar10, Classes, DataSet, Packed, ProceduralFaces, Source, default_cache_dir,
-    open_or_pack,
+    self, Celeba, Cifar10, Classes, DataSet, Packed, PictureFolder, ProceduralFaces, Source,
+    default_cache_dir, open_or_pack,
 };
 use crate::train::config::DataKind;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub struct Data {
     pub kind: DataKind,
     /// Its folder, where one was given.
     pub path: Option<PathBuf>,
+    /// The attributes of own pictures, where their file was named.
+    pub attributes: Option<PathBuf>,
     /// The pictures.
     pub packed: Arc<Packed>,
     /// In words.
@@ -45,7 +47,7 @@ impl Data {
                 DataKind::Faces
             }
         };
-        Self::open(kind, path, size, context)
+        Self::open(kind, path, None, size, context)
     }
 
     /// The data set of a run, from its folder or the one given now.
@@ -55,13 +57,15 @@ impl Data {
     pub fn open(
         kind: DataKind,
         path: Option<PathBuf>,
+        attributes: Option<PathBuf>,
         size: usize,
         context: &mut Context<'_>,
     ) -> Result<Self, ReproduceError> {
-        let source = source(kind, path.as_deref())?;
+        let source = source(kind, path.as_deref(), attributes.as_deref())?;
         Ok(Self {
             kind,
             path,
+            attributes,
             packed: Arc::new(pack(source.as_ref(), size, context)?),
             about: kind.to_string(),
         })
@@ -77,7 +81,7 @@ impl Data {
         // A folder of faces was given for the faces: CIFAR-10 may still lie in the usual places.
         for path in [given, None] {
             if let Ok(Some(_)) = data::locate(path.as_deref(), DataSet::Cifar10) {
-                return Self::open(DataKind::Cifar10, path, size, context);
+                return Self::open(DataKind::Cifar10, path, None, size, context);
             }
         }
         context.progress.say("note: no CIFAR-10 was found, so the disjoint classes are faces, one class for each combination of hair colour and sex");
@@ -105,7 +109,7 @@ impl Data {
             Some(_) => DataKind::Celeba,
             None => DataKind::Faces,
         };
-        let source = source(kind, path.as_deref())?;
+        let source = source(kind, path.as_deref(), None)?;
         let rows: Vec<u8> = (0..source.len())
             .flat_map(|i| source.record(i).attributes)
             .collect();
@@ -115,6 +119,7 @@ impl Data {
         Ok(Self {
             kind,
             path,
+            attributes: None,
             packed: Arc::new(pack(&classes, size, context)?),
             about,
         })
@@ -122,13 +127,21 @@ impl Data {
 }
 
 /// The source of a data set.
-fn source(kind: DataKind, path: Option<&Path>) -> Result<Box<dyn Source>, ReproduceError> {
+fn source(
+    kind: DataKind,
+    path: Option<&Path>,
+    attributes: Option<&Path>,
+) -> Result<Box<dyn Source>, ReproduceError> {
     let place = |set: DataSet| -> Result<PathBuf, ReproduceError> {
         data::locate(path, set)?.ok_or_else(|| ReproduceError::NoData { set: set.name() })
     };
     Ok(match kind {
         DataKind::Celeba => Box::new(Celeba::open(&place(DataSet::Celeba)?)?),
         DataKind::Cifar10 => Box::new(Cifar10::open(&place(DataSet::Cifar10)?)?),
+        DataKind::Folder => {
+            let folder = path.ok_or(ReproduceError::NoData { set: "folder" })?;
+            Box::new(PictureFolder::open(folder, attributes)?)
+        }
         DataKind::Faces => Box::new(ProceduralFaces::new(0, ProceduralFaces::COUNT)),
     })
 }

@@ -69,12 +69,7 @@ pub fn run(
     let default = default_list(&names, model.data.one_hot());
     let list = list.unwrap_or(&default);
     let request = parse_request(list, &names, model.data.one_hot())?;
-    let data = Data {
-        kind: model.setup.config.data,
-        path: model.setup.config.data_path.clone(),
-        packed: model.data.clone(),
-        about: model.about.clone(),
-    };
+    let data = data_of(&model);
     let mut judge = judge::judge(&data, settings.judge, context)?;
     let wanted = Wanted::new(&model.data, &request)?;
     let drawn = Drawn::draw(&mut model, &wanted, settings, context)?;
@@ -85,8 +80,7 @@ pub fn run(
         mismatched: agreement(&mut judge, &drawn.mismatched, &request)?,
         real: agreement(&mut judge, &model.pictures(&real), &request)?,
     };
-    let sheet = sheet(&model, list, &drawn, &real)?;
-    let file = context.save_picture("fig4", &sheet)?;
+    let file = context.save_picture("fig4", &sheet(&model, list, &drawn, &real)?)?;
     let spreads = [drawn.random_z.spread(), drawn.one_z.spread()];
     let asked: Vec<usize> = (0..names.len()).filter(|&k| request[k].is_some()).collect();
     Ok(Report {
@@ -117,6 +111,18 @@ pub fn run(
         pictures: vec![file],
         seconds: 0.0,
     })
+}
+
+/// What a model was trained on.
+fn data_of(model: &Model) -> Data {
+    let config = &model.setup.config;
+    Data {
+        kind: config.data,
+        path: config.data_path.clone(),
+        attributes: config.attributes.clone(),
+        packed: model.data.clone(),
+        about: model.about.clone(),
+    }
 }
 
 /// As much of [`DEFAULT`] as the data knows; the first attribute, or class, where it knows nothing.

@@ -25,7 +25,8 @@ pub fn judge(
     steps: u64,
     context: &mut Context<'_>,
 ) -> Result<AttributeClassifier, ReproduceError> {
-    let config = classifier::config(data.kind, data.path.as_deref(), steps, context.seed);
+    let mut config = classifier::config(data.kind, data.path.as_deref(), steps, context.seed);
+    config.attributes = data.attributes.clone();
     let name = format!(
         "classifier-{}-{}.safetensors",
         data.kind,

@@ -77,6 +77,7 @@ impl Training {
     pub fn config(&self, data: &Data, seed: u64) -> RunConfig {
         let mut config = RunConfig::new(data.kind, self.preset);
         config.data_path = data.path.clone();
+        config.attributes = data.attributes.clone();
         config.steps = Length::Steps(self.steps);
         config.batch = self.batch;
         config.lr = self.lr;
@@ -147,7 +148,13 @@ impl Model {
             DataKind::Faces => None,
             _ => context.data.clone().or(config.data_path.clone()),
         };
-        let data = Data::open(config.data, folder, size, context)?;
+        let data = Data::open(
+            config.data,
+            folder,
+            config.attributes.clone(),
+            size,
+            context,
+        )?;
         let run = found.path.parent().and_then(Path::parent);
         Self::ready(&checkpoint, &data, run, context)
     }

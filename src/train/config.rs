@@ -26,13 +26,15 @@ pub enum DataKind {
     Cifar10,
     /// The built-in procedural faces.
     Faces,
+    /// Own pictures with a table of attributes.
+    Folder,
 }
 
 impl DataKind {
     /// The schedule that belongs to the data set.
     pub fn schedule(self) -> ScheduleSpec {
         match self {
-            Self::Celeba | Self::Faces => ScheduleSpec::CELEBA,
+            Self::Celeba | Self::Faces | Self::Folder => ScheduleSpec::CELEBA,
             Self::Cifar10 => ScheduleSpec::CIFAR10,
         }
     }
@@ -44,6 +46,7 @@ impl fmt::Display for DataKind {
             Self::Celeba => "celeba",
             Self::Cifar10 => "cifar10",
             Self::Faces => "faces",
+            Self::Folder => "folder",
         })
     }
 }
@@ -79,6 +82,9 @@ pub struct RunConfig {
     /// Its folder, where one was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_path: Option<PathBuf>,
+    /// The attributes of own pictures, where their file was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<PathBuf>,
     /// Name of the network's preset; with `network` given, a name for people.
     pub preset: String,
     /// The noise schedule, such as `constant:0.06:100`.
@@ -140,6 +146,9 @@ pub struct RunConfig {
     /// Number formats of a GPU: `auto` (its best), `f32`, `tf32` or `bf16`.
     #[serde(default = "auto")]
     pub precision: String,
+    /// Convolutions on a CPU as the sums they are, not by Winograd's algorithm.
+    #[serde(default)]
+    pub exact: bool,
     /// A network that is no preset, in the keys of the network's config.json (a JSON null is left
     /// out: see [`network_table`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,10 +156,11 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 32] = [
+const KEYS: [&str; 34] = [
     "program",
     "data",
     "data_path",
+    "attributes",
     "preset",
     "schedule",
     "steps",
@@ -179,6 +189,7 @@ const KEYS: [&str; 32] = [
     "threads",
     "device",
     "precision",
+    "exact",
     "network",
 ];
 
@@ -262,6 +273,7 @@ impl RunConfig {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             data,
             data_path: None,
+            attributes: None,
             preset: preset.to_owned(),
             schedule: data.schedule(),
             steps: Length::Steps(400_000),
@@ -290,6 +302,7 @@ impl RunConfig {
             threads: 0,
             device: auto(),
             precision: auto(),
+            exact: false,
             network: None,
         }
     }
@@ -433,7 +446,7 @@ impl RunConfig {
         let data = found.get("data").ok_or_else(|| ConfigError::Missing {
             path: origin.to_path_buf(),
             key: "data",
-            expected: "data = \"celeba\", \"cifar10\" or \"faces\"",
+            expected: "data = \"celeba\", \"cifar10\", \"faces\" or \"folder\"",
         })?;
         let data: DataKind = data
             .clone()

@@ -12,6 +12,7 @@ use crate::gmm::entropy::{EntropyError, EntropyLoss};
 use crate::model::preset::{PRESETS, Preset};
 use crate::model::{ConfigError, NetworkConfig, UNet};
 use crate::ops::adamw::COUNTERS;
+use crate::ops::conv2d::Algorithm;
 use crate::report::files::human_bytes;
 use crate::tape::executable::DeviceError;
 use crate::tape::state::State;
@@ -184,6 +185,11 @@ impl Setup {
             Some(_) => UNet::with_classifier(network, attributes),
             None => UNet::new(network),
         };
+        let net = net.with_convolutions(if config.exact {
+            Algorithm::Direct
+        } else {
+            Algorithm::Fastest
+        });
         let shape = net.config();
         for (what, found) in [
             ("input channels", shape.in_channels),

@@ -378,18 +378,6 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// Writes a line of metrics, with the loss on held-out pictures and the probe's values if wanted.
-    fn measure_and_log(
-        &mut self,
-        [held_out, probe]: [bool; 2],
-        stop: &AtomicBool,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
-        let measured = if held_out { self.measure()? } else { None };
-        let probed = if probe { self.probe(stop)? } else { Vec::new() };
-        self.log(measured, probed, observer)
-    }
-
     /// Writes a line of metrics and starts a new window.
     fn log(
         &mut self,

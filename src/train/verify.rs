@@ -9,6 +9,7 @@ mod limits;
 use crate::device::Device;
 use crate::model::{ConfigError, UNet};
 use crate::ops::adamw::{AdamWConfig, COUNTERS, adamw};
+use crate::ops::conv2d::Algorithm;
 use crate::tape::executable::{DeviceError, Executable, NodeError};
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType};
@@ -266,11 +267,15 @@ fn worst(got: &[f32], want: &[f32]) -> f64 {
 const RELATIVE: &str = "relative L2";
 const ABSOLUTE: &str = "largest absolute";
 
-/// Runs all comparisons with `reference` on `device`.
+/// Runs all comparisons with `reference` on `device`, a CPU's convolutions by `algorithm`.
 ///
 /// # Errors
 /// The reference is incomplete or not of this network.
-pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyError> {
+pub fn verify(
+    reference: &Reference,
+    device: &Device,
+    algorithm: Algorithm,
+) -> Result<Report, VerifyError> {
     let meta = reference.json("meta.json")?;
     let number = |keys: &[&str]| -> Result<f64, VerifyError> {
         let value = keys.iter().fold(&meta, |v, key| &v[*key]);
@@ -290,14 +295,13 @@ pub fn verify(reference: &Reference, device: &Device) -> Result<Report, VerifyEr
     ];
     let io = reference.tensors("io.safetensors")?;
     let weights = reference.tensors("weights.safetensors")?;
-    let mut h = Harness::new(reference, &io, optimizer, device)?;
+    let mut h = Harness::new(reference, &io, optimizer, (device, algorithm))?;
     weights.refuse_extra(reference, &h.net)?;
     let limits = Limits::of(&h, device, rates);
     let initial = weights.arena(reference, &h.net)?;
     let mut state = fresh_state(&initial)?;
     h.exe.write(h.rates, &rates)?;
-    let (mut losses, mut classifier_losses) = (Vec::new(), Vec::new());
-    let mut checks = Vec::new();
+    let (mut losses, mut classifier_losses, mut checks) = (vec![], vec![], vec![]);
     for step in 0..3 {
         h.exe.run(&mut state, Arena::Params)?;
         state.fetch()?;
@@ -341,7 +345,7 @@ pub fn verify_nodes(reference: &Reference, device: &Device) -> Result<Vec<NodeEr
         weight_decay: 0.01,
         clip: None,
     };
-    let mut h = Harness::new(reference, &io, optimizer, device)?;
+    let mut h = Harness::new(reference, &io, optimizer, (device, Algorithm::Direct))?;
     let mut state = fresh_state(&weights.arena(reference, &h.net)?)?;
     h.exe.write(h.rates, &[1e-3_f32, 0.99])?;
     Ok(h.exe.run_checked(&mut state, Arena::Params)?)

@@ -6,6 +6,7 @@ mod bad_files;
 mod bad_options;
 mod control;
 mod evaluation;
+mod forms;
 mod interchange;
 mod promises;
 mod real;

@@ -3,6 +3,7 @@
 
 mod celeba;
 mod cifar10;
+mod forms;
 mod loader;
 mod packed;
 mod real;

@@ -41,7 +41,7 @@ const BATCHES: usize = 100;
 /// Runs `gmmk bench data`: packs the whole set into a temporary folder, then loads from it.
 pub fn run(args: &DataArgs) -> Result<()> {
     let kind = data::resolve(args.dataset.kind(), args.data.as_deref())?;
-    let source = data::source(kind, args.data.as_deref())?;
+    let source = data::source(kind, args.data.as_deref(), None)?;
     let pool = Pool::new(args.threads as usize)?;
     let folder = tempfile::tempdir().context("a temporary folder")?;
     let start = Instant::now();

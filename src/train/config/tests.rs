@@ -9,6 +9,7 @@ fn full() -> RunConfig {
         "block_out_channels": [8, 16], "norm_eps": 1e-5});
     RunConfig {
         data_path: Some("/data/celeba".into()),
+        attributes: Some("/data/own.csv".into()),
         seed: u64::MAX,
         network: Some(network_table(&network).unwrap()),
         ..RunConfig::new(DataKind::Celeba, "nano")

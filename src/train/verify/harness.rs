@@ -7,6 +7,7 @@ use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::model::{NetworkConfig, UNet};
 use crate::ops::adamw::{AdamWConfig, adamw};
 use crate::ops::attribute_loss::{attribute_loss, entropy_loss};
+use crate::ops::conv2d::Algorithm;
 use crate::ops::{add, mse::mse};
 use crate::tape::executable::{DeviceError, Executable};
 use crate::tape::{Tape, TapeError, TensorType, Var};
@@ -170,7 +171,7 @@ impl Harness {
         reference: &Reference,
         io: &Tensors,
         optimizer: AdamWConfig,
-        device: &Device,
+        (device, algorithm): (&Device, Algorithm),
     ) -> Result<Self, VerifyError> {
         let config = NetworkConfig::from_json(&reference.json("config.json")?)?;
         let case = Case::read(reference, io, &config)?;
@@ -179,7 +180,8 @@ impl Harness {
         let net = match head {
             Some(_) => UNet::with_classifier(config.clone(), l),
             None => UNet::new(config.clone()),
-        };
+        }
+        .with_convolutions(algorithm);
         let picture = |channels: usize| TensorType::f32(&[n, s, s, channels]);
         let tokens = TensorType::f32(&[n, l, config.cross_attention_dim]);
         let mut tape = Tape::new();
