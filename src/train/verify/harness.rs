@@ -176,7 +176,7 @@ impl Harness {
         let config = NetworkConfig::from_json(&reference.json("config.json")?)?;
         let case = Case::read(reference, io, &config)?;
         let (s, [n, l]) = (config.sample_size, case.counts);
-        let head = HeadSpec::read(reference, io, case.counts)?;
+        let head = HeadSpec::read(reference, io, [n, l])?;
         let net = match head {
             Some(_) => UNet::with_classifier(config.clone(), l),
             None => UNet::new(config.clone()),
@@ -207,9 +207,8 @@ impl Harness {
             .collect();
         let parts = outputs.parts.iter().map(|part| &part.1);
         let logits = classifier.as_ref().map(|c| &c.logits);
-        for &var in parts.chain([&outputs.output]).chain(&losses).chain(logits) {
-            tape.keep(var);
-        }
+        let kept = parts.chain([&outputs.output]).chain(&losses).chain(logits);
+        kept.for_each(|&var| tape.keep(var));
         let grads = tape.backward(&losses, add::sum)?;
         adamw(&mut tape, net.table().elements(), rates, optimizer)?;
         let mut exe = Executable::new(tape, device.clone())?;
