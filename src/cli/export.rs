@@ -48,7 +48,9 @@ pub struct ExportArgs {
     #[arg(
         long,
         value_name = "DIR",
-        conflicts_with_all = ["count", "batch", "attributes", "fixed_z", "StyleArgs", "SamplerArgs", "DeviceArgs"]
+        conflicts_with_all = [
+            "count", "batch", "attributes", "fixed_z", "others", "seed", "sampler", "steps", "eta", "guidance", "DeviceArgs"
+        ]
     )]
     diffusers: Option<PathBuf>,
     /// Draw pictures into a folder, and list their attributes in attributes.csv

@@ -2,11 +2,11 @@
 
 use super::*;
 
-/// The last `width` x `height` pixels of a sheet, without its edge.
-fn corner(sheet: &Path, width: u32, height: u32) -> image::RgbImage {
-    let mut sheet = image::open(sheet).unwrap().into_rgb8();
-    let (w, h) = sheet.dimensions();
-    image::imageops::crop(&mut sheet, w - 4 - width, h - 4 - height, width, height).to_image()
+/// Picture number `column` of the last row of a sheet, enlarged as it is there (96 x 96, 4 apart).
+fn picture(sheet: &Path, column: u32) -> image::RgbImage {
+    let sheet = image::open(sheet).unwrap().into_rgb8();
+    let (x, y) = (4 + 100 * column, sheet.height() - 100);
+    image::imageops::crop_imm(&sheet, x, y, 96, 96).to_image()
 }
 
 #[test]
@@ -37,7 +37,7 @@ fn guidance_needs_token_dropout() {
         ];
         let rest = ["--steps", "4", "--out", name];
         done(dir.path(), &[&base[..], &rest, more].concat());
-        corner(&dir.path().join(name), 96, 96)
+        picture(&dir.path().join(name), 1)
     };
     let plain = draw("a.png", &[]);
     assert!(plain == draw("b.png", &["--guidance", "1"]));
@@ -48,7 +48,7 @@ fn guidance_needs_token_dropout() {
 fn ways_end_where_they_should() {
     let dir = place();
     let run = text(finished());
-    let draw = |name: &str, more: &[&str]| {
+    let draw = |name: &str, column: u32, more: &[&str]| {
         let base = [
             "sample",
             "--checkpoint",
@@ -60,13 +60,14 @@ fn ways_end_where_they_should() {
         ];
         let rest = ["--steps", "4", "--out", name];
         done(dir.path(), &[&base[..], &rest, more].concat());
-        corner(&dir.path().join(name), 96, 96)
+        picture(&dir.path().join(name), column)
     };
-    let end = draw("a.png", &["--attributes", "Smiling,Male"]);
+    let end = draw("a.png", 0, &["--attributes", "Smiling,Male"]);
     let way = ["--attributes", "Smiling", "--to", "Male", "--frames", "3"];
-    assert!(end == draw("b.png", &way));
+    assert!(end == draw("b.png", 2, &way));
+    assert!(end != draw("b.png", 0, &way));
     let strong = ["--attributes", "Smiling", "--strength", "0"];
-    assert!(draw("c.png", &strong) == draw("d.png", &["--attributes", "-Smiling"]));
+    assert!(draw("c.png", 0, &strong) == draw("d.png", 0, &["--attributes", "-Smiling"]));
     let args = [
         "sample",
         "--checkpoint",
@@ -83,9 +84,9 @@ fn ways_end_where_they_should() {
 fn an_edit_of_strength_0_is_the_picture() {
     let dir = place();
     let run = text(finished());
-    let picture =
+    let small =
         image::RgbImage::from_fn(16, 16, |x, y| image::Rgb([x as u8 * 16, y as u8 * 16, 90]));
-    picture.save(dir.path().join("p.png")).unwrap();
+    small.save(dir.path().join("p.png")).unwrap();
     let edit = |strength: &str| {
         let base = [
             "edit",
@@ -98,9 +99,9 @@ fn an_edit_of_strength_0_is_the_picture() {
         ];
         let rest = ["--strength", strength, "--threads", "1", "--out", "e.png"];
         done(dir.path(), &[&base[..], &rest].concat());
-        corner(&dir.path().join("e.png"), 96, 96)
+        picture(&dir.path().join("e.png"), 2)
     };
-    let large = image::imageops::resize(&picture, 96, 96, image::imageops::FilterType::Nearest);
+    let large = image::imageops::resize(&small, 96, 96, image::imageops::FilterType::Nearest);
     assert!(edit("0") == large);
     assert!(edit("0.6") != large);
     let args = [
