@@ -3,7 +3,7 @@
 /// A vector register and its operations.
 ///
 /// # Safety of every method
-/// Only called from code that was compiled for the vector's instruction set (see [`by_level`]);
+/// Only called from code that was compiled for the vector's instruction set;
 /// pointers are readable or writable for [`Lanes::N`] numbers, in any alignment.
 #[allow(clippy::missing_safety_doc)] // said once, above
 pub trait Lanes: Copy {
