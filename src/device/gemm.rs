@@ -9,7 +9,9 @@
 
 use super::lanes::{Lanes, Plain};
 use super::pool::Pool;
-use super::simd::{Level, level};
+#[cfg(target_arch = "x86_64")]
+use super::simd::Level;
+use super::simd::level;
 use super::view::{RowsMut, Span};
 
 /// Largest tile of any kernel: rows.

@@ -204,8 +204,9 @@ impl EvaluationReport<'_> {
                 "balanced_accuracy": mean_balanced(&judge.attributes),
             },
             "held_out_loss": loss.as_ref().map(|m| {
-                let levels = m.levels.iter().map(|(level, loss)| (level.metric(), json!(loss)));
-                let mut all = Map::from_iter([("held_out_loss".to_owned(), json!(m.loss))]);
+                let name = "held_out_loss";
+                let levels = m.levels.iter().map(|(level, loss)| (level.metric(name), json!(loss)));
+                let mut all = Map::from_iter([(name.to_owned(), json!(m.loss))]);
                 all.extend(levels);
                 all
             }),

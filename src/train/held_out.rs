@@ -2,6 +2,7 @@
 //! and what the classifier reads of them.
 
 use super::classifier::ClassifierScores;
+use super::levels::{Level, Levels};
 use super::setup::Setup;
 use super::step::{LossProbe, StepError, Tokens};
 use crate::data::{Batch, Packed};
@@ -11,8 +12,6 @@ use crate::tape::Arena;
 use crate::tape::executable::DeviceError;
 use crate::tape::state::State;
 
-/// Noise levels that are told apart: equal parts of the time steps.
-const LEVELS: usize = 5;
 /// Held-out pictures that are measured, at the most.
 const PICTURES: usize = 256;
 /// Sample numbers of held-out pictures start here, far from those of training.
@@ -47,47 +46,6 @@ pub struct Measurement {
     /// What the classifier reads, if the network has one.
     pub classifier: Option<ClassifierScores>,
 }
-
-/// A noise level: the time steps from `first` to `last`, from 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Level {
-    /// Its first step.
-    pub first: u32,
-    /// Its last step.
-    pub last: u32,
-}
-
-impl Level {
-    /// Level number `index` of [`LEVELS`] over `t_max` steps; empty where there are fewer steps than levels.
-    fn new(index: usize, t_max: u32) -> Self {
-        let end = |index: usize| (u64::from(t_max) * index as u64).div_ceil(LEVELS as u64) as u32;
-        Self {
-            first: end(index) + 1,
-            last: end(index + 1),
-        }
-    }
-
-    /// The level of the step index `t` (t - 1).
-    fn of(t: u32, t_max: u32) -> usize {
-        (u64::from(t) * LEVELS as u64 / u64::from(t_max)) as usize
-    }
-
-    /// Its name in a line of metrics: `held_out_loss/t1-20`.
-    pub fn metric(self) -> String {
-        format!("{LEVEL_METRIC}{}-{}", self.first, self.last)
-    }
-
-    /// The level that [`Level::metric`] named so.
-    pub fn parse(metric: &str) -> Option<Self> {
-        let (first, last) = metric.strip_prefix(LEVEL_METRIC)?.split_once('-')?;
-        Some(Self {
-            first: first.parse().ok()?,
-            last: last.parse().ok()?,
-        })
-    }
-}
-
-const LEVEL_METRIC: &str = "held_out_loss/t";
 
 impl HeldOut {
     /// Up to 256 held-out pictures of `data`, evenly spread; `None` if nothing is held out.
@@ -128,7 +86,7 @@ impl HeldOut {
         weights: Arena,
     ) -> Result<Measurement, DeviceError> {
         let k = self.attributes;
-        let mut sums = [(0.0, 0_u32); LEVELS];
+        let mut levels = Levels::new(self.t_max);
         let mut scores: Option<ClassifierScores> = None;
         for part in &self.parts {
             let Part { batch, valid, .. } = part;
@@ -139,9 +97,7 @@ impl HeldOut {
             };
             let own = self.program.run((state, weights), batch, tokens, &part.t)?;
             for (&loss, &t) in own.losses[..*valid].iter().zip(&part.t) {
-                let (sum, count) = &mut sums[Level::of(t, self.t_max)];
-                *sum += f64::from(loss);
-                *count += 1;
+                levels.add(t, loss);
             }
             let (Some(logits), Some((attributes, latents))) = (own.logits, &part.other) else {
                 continue;
@@ -161,13 +117,9 @@ impl HeldOut {
                 scores.add_other(logits, labels, tokens);
             }
         }
-        let (sum, count) = sums.iter().fold((0.0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
-        let level = |(i, (sum, count)): (usize, (f64, u32))| {
-            (count > 0).then(|| (Level::new(i, self.t_max), sum / f64::from(count)))
-        };
         Ok(Measurement {
-            loss: sum / f64::from(count.max(1)),
-            levels: sums.into_iter().enumerate().filter_map(level).collect(),
+            loss: levels.mean(),
+            levels: levels.means(),
             classifier: scores,
         })
     }
@@ -222,28 +174,5 @@ impl Part {
             valid: (count - slots[0]).min(slots.len()),
             batch,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_step_is_in_the_level_that_names_it() {
-        for t_max in (1..=40).chain([100, 1000, 4001]) {
-            for t in 0..t_max {
-                let level = Level::new(Level::of(t, t_max), t_max);
-                assert!(
-                    (level.first..=level.last).contains(&(t + 1)),
-                    "{t} of {t_max}: {level:?}"
-                );
-                assert_eq!(Level::parse(&level.metric()), Some(level));
-            }
-        }
-        let named: Vec<_> = (0..LEVELS).map(|i| Level::new(i, 100).metric()).collect();
-        assert_eq!(named[0], "held_out_loss/t1-20");
-        assert_eq!(named[4], "held_out_loss/t81-100");
-        assert_eq!(Level::parse("held_out_loss"), None);
     }
 }

@@ -6,6 +6,7 @@ pub mod config;
 pub mod dump;
 pub mod held_out;
 pub mod length;
+pub mod levels;
 pub mod machine;
 pub mod metrics;
 pub mod page;

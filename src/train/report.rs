@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use super::held_out::Level;
+use super::levels::Level;
 use super::rate::RateSchedule;
 use super::runs::{Run, RunState, RunsError};
 use crate::diffusion::schedule::Schedule;
@@ -166,7 +166,13 @@ const PLAIN: [(&str, &str, &str, f64, bool); 5] = [
 fn curves(run: &Run) -> String {
     let mut charts = vec![
         losses(run),
-        levels(run),
+        levels(
+            run,
+            "held_out_loss",
+            "Loss by noise level",
+            "held-out pictures",
+        ),
+        levels(run, "loss", "Training loss by noise level", "smoothed"),
         raw_and_smooth(
             run,
             [
@@ -268,15 +274,15 @@ fn losses(run: &Run) -> Chart {
     }
 }
 
-/// Held-out losses by noise level; what is left of a picture is its scale in the noisy one.
-fn levels(run: &Run) -> Chart {
+/// `loss` by noise level; what is left of a picture is its scale in the noisy one.
+fn levels(run: &Run, loss: &str, title: &str, note: &str) -> Chart {
     const CLASSES: [&str; 5] = ["c4", "c1", "c3", "c2", "c0"];
     let schedule = Schedule::new(run.config.schedule).ok();
     let scale = |t: u32| Some(100.0 * schedule.as_ref()?.alpha_bar().get(t as usize)?.sqrt());
     let named = run.rows.iter().flat_map(|row| &row.values);
     let mut levels: Vec<(Level, &str)> = Vec::new();
     for (name, _) in named {
-        if let Some(level) = Level::parse(name)
+        if let Some(level) = Level::parse(loss, name)
             && !levels.iter().any(|(known, _)| *known == level)
         {
             levels.push((level, name));
@@ -289,14 +295,19 @@ fn levels(run: &Run) -> Chart {
             let scales = scale(level.first).zip(scale(level.last));
             let scales = scales.map_or(String::new(), |(a, b)| format!(": {a:.0} to {b:.0} %"));
             let name = format!("t {}\u{2013}{}{scales}", level.first, level.last);
-            line(name, class, run.points(metric))
+            // Few samples of a line of training's log are of one level.
+            let points = match loss {
+                "loss" => run.smooth(metric),
+                _ => run.points(metric),
+            };
+            line(name, class, points)
         });
     Chart {
         log_y: true,
         series: series.collect(),
         ..chart(
-            "Loss by noise level",
-            "held-out pictures; per cent: what is left of the picture at t",
+            title,
+            &format!("{note}; per cent: what is left of the picture at t"),
         )
     }
 }

@@ -13,7 +13,7 @@ use crate::model::unet::{Inputs, Outputs, Purpose};
 use crate::ops::adamw::{AdamWConfig, adamw};
 use crate::ops::add;
 use crate::ops::attribute_loss::attribute_loss;
-use crate::ops::mse::{mse, weighted_mse};
+use crate::ops::mse::weighted_mse;
 use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
@@ -24,6 +24,10 @@ use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
 use std::ops::Range;
 use std::time::Duration;
+
+mod probe;
+
+pub use probe::{LossProbe, Measured, probe_plan};
 
 /// A step cannot be recorded or planned.
 #[derive(Debug, thiserror::Error)]
@@ -153,10 +157,12 @@ pub struct TimedLaunch {
 }
 
 /// Results of a step that the host reads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StepResult {
     /// Mean squared error of the predicted noise.
     pub loss: f32,
+    /// The same of each picture, `[b]`.
+    pub losses: Vec<f32>,
     /// Loss of the attribute classifier, without its weight in the sum.
     pub classifier_loss: Option<f32>,
     /// Global norm of the gradient before clipping.
@@ -177,6 +183,8 @@ struct Part {
     pictures: Range<usize>,
     feed: Feed,
     loss: Var,
+    /// Of each picture.
+    losses: Var,
     classifier_loss: Option<Var>,
 }
 
@@ -265,7 +273,7 @@ fn record_part(
     let feed = Feed::declare(tape, recipe, pictures.len(), recipe.config.token_dropout);
     let predicted = predict(recipe, tape, &feed, None, Purpose::Train)?;
     let (output, noise) = (predicted.network.output, predicted.noise);
-    let [loss, _] = weighted_mse(tape, output, noise, share)?;
+    let [loss, each] = weighted_mse(tape, output, noise, share)?;
     let mut losses = vec![loss];
     if let (Some(logits), Some(classifier)) = (predicted.logits, recipe.classifier) {
         let weight = recipe.config.classifier_weight * share;
@@ -276,13 +284,14 @@ fn record_part(
         losses.push(loss);
     }
     tape.backward(&losses, add::sum)?;
-    for &loss in &losses {
+    for &loss in losses.iter().chain([&each]) {
         tape.keep(loss);
     }
     Ok(Part {
         pictures,
         feed,
         loss,
+        losses: each,
         classifier_loss: losses.get(1).copied(),
     })
 }
@@ -382,6 +391,7 @@ impl TrainStep {
         let mut results = vec![self.vars.norm];
         results.extend(parts.iter().map(|part| part.loss));
         results.extend(parts.iter().filter_map(|part| part.classifier_loss));
+        results.extend(parts.iter().map(|part| part.losses));
         self.exe.start(state, Arena::Params, &results)
     }
 
@@ -399,8 +409,9 @@ impl TrainStep {
             return Ok(None);
         };
         let (norm, losses) = results.split_at(2);
-        let (losses, classifier) = losses.split_at(self.vars.parts.len());
+        let (losses, rest) = losses.split_at(self.vars.parts.len());
         let all: usize = self.vars.parts.iter().map(|part| part.pictures.len()).sum();
+        let (classifier, each) = rest.split_at(rest.len() - all);
         let shares = self
             .vars
             .parts
@@ -415,6 +426,7 @@ impl TrainStep {
         let weighted: f64 = classifier.iter().map(|&loss| f64::from(loss)).sum();
         Ok(Some(StepResult {
             loss: loss as f32,
+            losses: each.to_vec(),
             classifier_loss: (!classifier.is_empty())
                 .then(|| (weighted / self.classifier_weight) as f32),
             grad_norm: norm[0],
@@ -493,100 +505,6 @@ impl TrainStep {
         Ok(nodes
             .map(|(n, time)| (n.scope.clone(), n.op.name(), time.as_secs_f64()))
             .collect())
-    }
-}
-
-/// Loss and classifier's logits on given pictures at given time steps: the held-out measurement.
-pub struct LossProbe {
-    exe: Executable,
-    vars: ProbeVars,
-    seed: u64,
-}
-
-/// What a measurement finds.
-#[derive(Clone, Debug)]
-pub struct Measured {
-    /// Mean squared error of each picture's noise, `[b]`.
-    pub losses: Vec<f32>,
-    /// Logits of the classifier, `[b, k]`.
-    pub logits: Option<Vec<f32>>,
-}
-
-/// Variables of a recorded measurement.
-struct ProbeVars {
-    feed: Feed,
-    t: Var,
-    losses: Var,
-    logits: Option<Var>,
-}
-
-fn record_probe(recipe: &Recipe<'_>, batch: usize) -> Result<(Tape, ProbeVars), TapeError> {
-    let mut tape = Tape::new();
-    let feed = Feed::declare(&mut tape, recipe, batch, 0.0);
-    let t = tape.input("t", TensorType::u32(&[batch]));
-    let predicted = predict(recipe, &mut tape, &feed, Some(t), Purpose::Sample)?;
-    let [_, losses] = mse(&mut tape, predicted.network.output, predicted.noise)?;
-    let logits = predicted.logits;
-    for var in [losses].into_iter().chain(logits) {
-        tape.keep(var);
-    }
-    Ok((
-        tape,
-        ProbeVars {
-            feed,
-            t,
-            losses,
-            logits,
-        },
-    ))
-}
-
-/// The memory plan of the held-out measurement, without allocating anything.
-///
-/// # Errors
-/// Operands that do not fit.
-pub fn probe_plan(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Plan, StepError> {
-    Ok(Executable::plan_on(
-        &record_probe(recipe, batch)?.0,
-        device,
-    )?)
-}
-
-impl LossProbe {
-    /// Records and plans the measurement for `batch` pictures.
-    ///
-    /// # Errors
-    /// Operands that do not fit; not enough memory.
-    pub fn new(recipe: &Recipe<'_>, batch: usize, device: &Device) -> Result<Self, StepError> {
-        let (tape, vars) = record_probe(recipe, batch)?;
-        let exe = Executable::new(tape, device.clone())?;
-        let seed = recipe.config.seed;
-        Ok(Self { exe, vars, seed })
-    }
-
-    /// Measures the pictures of `batch` at the step indices `t` (t - 1) with these `tokens`, under
-    /// `weights`.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn run(
-        &mut self,
-        (state, weights): (&mut State, Arena),
-        batch: &Batch,
-        tokens: Tokens<'_>,
-        t: &[u32],
-    ) -> Result<Measured, DeviceError> {
-        let all = (batch, 0..batch.rows.len());
-        self.vars
-            .feed
-            .write(&mut self.exe, all, tokens, self.seed)?;
-        self.exe.write(self.vars.t, t)?;
-        self.exe.run(state, weights)?;
-        let logits = self.vars.logits.map(|logits| self.exe.read(logits));
-        Ok(Measured {
-            losses: self.exe.read(self.vars.losses)?,
-            logits: logits.transpose()?,
-        })
     }
 }
 

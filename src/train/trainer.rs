@@ -2,6 +2,7 @@
 
 use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Counters, Part};
 use super::held_out::{HeldOut, Measurement};
+use super::levels::Levels;
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
 use super::report;
@@ -19,6 +20,7 @@ use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
 use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
+use crate::rng;
 use crate::tape::Arena;
 use crate::tape::executable::{DeviceError, NotFinite};
 use crate::tape::state::State;
@@ -168,6 +170,8 @@ pub struct Trainer<'a> {
 struct Window {
     steps: u64,
     loss: f64,
+    /// Samples' losses; `None` before the first step.
+    levels: Option<Levels>,
     classifier_loss: Option<f64>,
     grad_norm: f64,
     wait: f64,
@@ -343,9 +347,12 @@ impl<'a> Trainer<'a> {
 
     /// Waits for the oldest step under way and counts its results in.
     fn account(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let step = self.counters.step + 1 - self.step.under_way() as u64;
+        let under_way = self.step.under_way() as u64;
+        let step = self.counters.step + 1 - under_way;
+        let first_sample = self.counters.images_seen - under_way * self.setup.config.batch;
         let Some(StepResult {
             loss,
+            losses,
             classifier_loss,
             grad_norm,
             updated,
@@ -368,7 +375,12 @@ impl<'a> Trainer<'a> {
                 }
             }
         }
+        let (seed, t_max) = (self.setup.config.seed, self.setup.schedule.t_max());
         let window = &mut self.window;
+        let levels = window.levels.get_or_insert_with(|| Levels::new(t_max));
+        for (sample, loss) in (first_sample..).zip(losses) {
+            levels.add(rng::timestep(seed, sample, t_max) - 1, loss);
+        }
         window.steps += 1;
         window.loss += f64::from(loss);
         if let Some(loss) = classifier_loss {
@@ -405,12 +417,14 @@ impl<'a> Trainer<'a> {
             ("data_wait".into(), window.wait / window.seconds.max(1e-9)),
             ("skipped".into(), self.counters.skipped as f64),
         ];
+        let levels = window.levels.iter().flat_map(Levels::means);
+        values.extend(levels.map(|(level, loss)| (level.metric("loss"), loss)));
         let classifier_loss = window.classifier_loss.map(|loss| loss / steps);
         values.extend(classifier_loss.map(|loss| ("classifier_loss".to_string(), loss)));
         if let Some(measured) = &measured {
             values.push(("held_out_loss".into(), measured.loss));
             let levels = measured.levels.iter();
-            values.extend(levels.map(|(level, loss)| (level.metric(), *loss)));
+            values.extend(levels.map(|(level, loss)| (level.metric("held_out_loss"), *loss)));
             if let Some(scores) = &measured.classifier {
                 values.extend(scores.metrics(self.data.attribute_names()));
                 observer.note(&format!("classifier, held out: {scores}"));

@@ -215,6 +215,7 @@ fn newest(run: &Path) -> u64 {
 }
 
 /// Waits for something to become true.
+#[cfg(unix)]
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {

@@ -111,6 +111,7 @@ fn stopped(folder: &Path, more: &[&str], signal: &str, when: impl Fn() -> bool) 
 }
 
 /// Lines of metrics so far.
+#[cfg(unix)]
 fn lines(run: &Path) -> usize {
     let metrics = fs::read_to_string(run.join("metrics.jsonl"));
     metrics.map_or(0, |m| m.lines().count())

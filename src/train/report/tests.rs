@@ -23,6 +23,8 @@ fn run(dir: &Path, rows: u64) -> PathBuf {
         let mut values: Vec<(String, f64)> = [
             ("loss", if i == 7 { f64::NAN } else { wave }),
             ("grad_norm", 3.0 * wave),
+            ("loss/t1-20", 2.0 * wave),
+            ("loss/t21-40", 0.5 * wave),
             ("images_per_s", 90.0 + wave),
             ("data_wait", 0.01 * wave),
             ("skipped", (i / 9) as f64),
@@ -202,6 +204,22 @@ fn its_numbers_are_those_of_the_metrics() {
                 "{metric} at {x}: {y}"
             );
         }
+    }
+    let smoothed = series(&xml, "Training loss by noise level");
+    let names: Vec<_> = smoothed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["t 1\u{2013}20: 97 to 54 %", "t 21\u{2013}40: 52 to 29 %"]
+    );
+    // The wave's mean is 1.
+    for ((_, points), mean) in smoothed.iter().zip([2.0, 0.5]) {
+        assert!(points.len() > 100);
+        let settled = points.iter().skip(20);
+        assert!(
+            settled
+                .into_iter()
+                .all(|p| (p[1] / mean - 1.0).abs() < 0.15)
+        );
     }
     assert!(
         by_tag(&xml, "svg").all(|n| n.attribute("aria-label") != Some("Learning rate")),

@@ -38,7 +38,8 @@ fn step(micro_batches: u64) -> (StepResult, Vec<f32>) {
         .map(|_| step.run(&mut state, &batch, [0.0, 0.5]).unwrap())
         .collect();
     assert_eq!(results[0].grad_norm, results[1].grad_norm);
-    (results[1], state.get::<f32>(Arena::Grads).to_vec())
+    let [_, second] = <[StepResult; 2]>::try_from(results).unwrap();
+    (second, state.get::<f32>(Arena::Grads).to_vec())
 }
 
 #[test]
@@ -49,6 +50,9 @@ fn micro_batches_are_the_same_step() {
     };
     let length = norm(&mut gradients.iter().copied());
     assert!((length / f64::from(whole.grad_norm) - 1.0).abs() < 1e-5 && length > 0.1);
+    let mean = whole.losses.iter().sum::<f32>() / BATCH as f32;
+    assert!((mean / whole.loss - 1.0).abs() < 1e-6, "{whole:?}");
+    assert!(whole.losses.windows(2).any(|w| w[0] != w[1]));
     for count in [2, 3, 7] {
         let (result, parts) = step(count);
         let near = |a: f32, b: f32| (a / b - 1.0).abs() < 1e-5;
@@ -60,8 +64,12 @@ fn micro_batches_are_the_same_step() {
             near(result.grad_norm, whole.grad_norm),
             "{count}: {result:?}, not {whole:?}"
         );
-        let [a, b] = [result, whole].map(|r| r.classifier_loss.unwrap());
+        let [a, b] = [&result, &whole].map(|r| r.classifier_loss.unwrap());
         assert!(near(a, b), "{count}: {a}, not {b}");
+        assert_eq!(result.losses.len(), BATCH);
+        for (a, b) in result.losses.iter().zip(&whole.losses) {
+            assert!(near(*a, *b), "{count}: {result:?}, not {whole:?}");
+        }
         let off = norm(&mut parts.iter().zip(&gradients).map(|(a, b)| a - b));
         assert!(off < 1e-5 * length, "{count}: off by {off} of {length}");
     }
