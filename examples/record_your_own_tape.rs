@@ -26,7 +26,7 @@ const BATCH: usize = 64;
 const WIDTHS: [usize; 4] = [1, 32, 32, 1];
 const STEPS: usize = 400;
 
-/// 1. The weights are windows into one flat array. The table says where each begins, and how it starts.
+/// First: the weights are windows into one flat array. The table says where each begins, and how it starts.
 fn weights() -> ParamTable {
     let mut table = ParamTable::default();
     for (layer, pair) in WIDTHS.windows(2).enumerate() {
@@ -38,7 +38,7 @@ fn weights() -> ParamTable {
     table
 }
 
-/// 2. Recording computes nothing: each call adds a node and checks shapes. `x` is `[BATCH, 1]`, and so is
+/// Second: recording computes nothing: each call adds a node and checks shapes. `x` is `[BATCH, 1]`, and so is
 /// what comes out. SiLU belongs to the layer that reads, so what it makes is never stored.
 fn network(tape: &mut Tape, table: &ParamTable, x: Var) -> Result<Var, TapeError> {
     let mut y = x;
@@ -82,11 +82,11 @@ fn main() -> Result<()> {
     let y = network(&mut tape, &table, x)?;
     let [loss, _each] = mse(&mut tape, y, target)?;
 
-    // 3. The gradient is more nodes, appended in reverse order. Those of the weights are written into
+    // Third: the gradient is more nodes, appended in reverse order. Those of the weights are written into
     // Arena::Grads, at the weights' own places.
     tape.backward(&[loss], add::sum)?;
 
-    // 4. So is the optimizer. It returns the gradient's norm.
+    // Fourth: so is the optimizer. It returns the gradient's norm.
     let adam = AdamWConfig {
         betas: [0.9, 0.999],
         eps: 1e-8,
@@ -100,11 +100,11 @@ fn main() -> Result<()> {
     tape.keep(norm);
     println!("The step, a node a line:\n\n{tape:?}");
 
-    // 5. Planning gives every tensor a place. From here on nothing is allocated.
+    // Fifth: planning gives every tensor a place. From here on nothing is allocated.
     let mut exe = Executable::new(tape, Arc::new(Pool::new(1)?))?;
     println!("{} bytes of activations\n", exe.plan().peak_bytes);
 
-    // 6. Replay.
+    // Sixth: replay.
     let mut state = state(&table)?;
     let points: Vec<f32> = (0..BATCH).map(|i| i as f32 / 32.0 - 1.0).collect();
     let sines: Vec<f32> = points.iter().map(|x| (3.0 * x).sin()).collect();
