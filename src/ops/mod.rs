@@ -1,7 +1,7 @@
 //! The ops: one file (or folder) each, with shape rule, gradient rule and CPU code.
 //!
 //! To add one: a file here with a type that implements [`crate::tape::Op`], a line below, and a case
-//! in `tests/ops.rs`.
+//! in `tests/ops.rs`. `examples/add_an_op.rs` shows one that lives outside the crate.
 
 pub mod adamw;
 pub mod add;

@@ -17,11 +17,12 @@ use crate::ops::mse::weighted_mse;
 use crate::ops::q_sample::QSample;
 use crate::ops::timestep::Timestep;
 use crate::ops::unpack::Unpack;
-use crate::rng::{drops_tokens, split};
+use crate::rng::{drops_tokens, split, timestep};
 use crate::tape::executable::{DeviceError, Executable, NotFinite};
 use crate::tape::plan::Plan;
 use crate::tape::state::State;
 use crate::tape::{Arena, Tape, TapeError, TensorType, Var};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -161,8 +162,8 @@ pub struct TimedLaunch {
 pub struct StepResult {
     /// Mean squared error of the predicted noise.
     pub loss: f32,
-    /// The same of each picture, `[b]`.
-    pub losses: Vec<f32>,
+    /// The step index (t - 1) of each picture, and its mean squared error, `[b]`.
+    pub losses: Vec<(u32, f32)>,
     /// Loss of the attribute classifier, without its weight in the sum.
     pub classifier_loss: Option<f32>,
     /// Global norm of the gradient before clipping.
@@ -309,8 +310,11 @@ pub struct TrainStep {
     exe: Executable,
     vars: Recorded,
     seed: u64,
+    t_max: u32,
     fresh: bool,
     classifier_weight: f64,
+    /// First samples of the steps under way.
+    samples: VecDeque<u64>,
 }
 
 impl TrainStep {
@@ -326,8 +330,10 @@ impl TrainStep {
             exe,
             vars,
             seed: recipe.config.seed,
+            t_max: recipe.schedule.t_max(),
             fresh,
             classifier_weight: recipe.config.classifier_weight,
+            samples: VecDeque::new(),
         })
     }
 
@@ -392,7 +398,9 @@ impl TrainStep {
         results.extend(parts.iter().map(|part| part.loss));
         results.extend(parts.iter().filter_map(|part| part.classifier_loss));
         results.extend(parts.iter().map(|part| part.losses));
-        self.exe.start(state, Arena::Params, &results)
+        self.exe.start(state, Arena::Params, &results)?;
+        self.samples.push_back(batch.first_sample);
+        Ok(())
     }
 
     /// Steps begun and not finished.
@@ -412,6 +420,8 @@ impl TrainStep {
         let (losses, rest) = losses.split_at(self.vars.parts.len());
         let all: usize = self.vars.parts.iter().map(|part| part.pictures.len()).sum();
         let (classifier, each) = rest.split_at(rest.len() - all);
+        let samples = self.samples.pop_front().unwrap_or_default()..;
+        let steps = samples.map(|sample| timestep(self.seed, sample, self.t_max) - 1);
         let shares = self
             .vars
             .parts
@@ -426,7 +436,7 @@ impl TrainStep {
         let weighted: f64 = classifier.iter().map(|&loss| f64::from(loss)).sum();
         Ok(Some(StepResult {
             loss: loss as f32,
-            losses: each.to_vec(),
+            losses: steps.zip(each.iter().copied()).collect(),
             classifier_loss: (!classifier.is_empty())
                 .then(|| (weighted / self.classifier_weight) as f32),
             grad_norm: norm[0],

@@ -20,7 +20,6 @@ use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
 use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
-use crate::rng;
 use crate::tape::Arena;
 use crate::tape::executable::{DeviceError, NotFinite};
 use crate::tape::state::State;
@@ -347,9 +346,7 @@ impl<'a> Trainer<'a> {
 
     /// Waits for the oldest step under way and counts its results in.
     fn account(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let under_way = self.step.under_way() as u64;
-        let step = self.counters.step + 1 - under_way;
-        let first_sample = self.counters.images_seen - under_way * self.setup.config.batch;
+        let step = self.counters.step + 1 - self.step.under_way() as u64;
         let Some(StepResult {
             loss,
             losses,
@@ -375,11 +372,11 @@ impl<'a> Trainer<'a> {
                 }
             }
         }
-        let (seed, t_max) = (self.setup.config.seed, self.setup.schedule.t_max());
         let window = &mut self.window;
+        let t_max = self.setup.schedule.t_max();
         let levels = window.levels.get_or_insert_with(|| Levels::new(t_max));
-        for (sample, loss) in (first_sample..).zip(losses) {
-            levels.add(rng::timestep(seed, sample, t_max) - 1, loss);
+        for (t, loss) in losses {
+            levels.add(t, loss);
         }
         window.steps += 1;
         window.loss += f64::from(loss);

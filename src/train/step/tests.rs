@@ -50,9 +50,8 @@ fn micro_batches_are_the_same_step() {
     };
     let length = norm(&mut gradients.iter().copied());
     assert!((length / f64::from(whole.grad_norm) - 1.0).abs() < 1e-5 && length > 0.1);
-    let mean = whole.losses.iter().sum::<f32>() / BATCH as f32;
+    let mean = whole.losses.iter().map(|(_, loss)| loss).sum::<f32>() / BATCH as f32;
     assert!((mean / whole.loss - 1.0).abs() < 1e-6, "{whole:?}");
-    assert!(whole.losses.windows(2).any(|w| w[0] != w[1]));
     for count in [2, 3, 7] {
         let (result, parts) = step(count);
         let near = |a: f32, b: f32| (a / b - 1.0).abs() < 1e-5;
@@ -68,10 +67,49 @@ fn micro_batches_are_the_same_step() {
         assert!(near(a, b), "{count}: {a}, not {b}");
         assert_eq!(result.losses.len(), BATCH);
         for (a, b) in result.losses.iter().zip(&whole.losses) {
-            assert!(near(*a, *b), "{count}: {result:?}, not {whole:?}");
+            assert!(
+                a.0 == b.0 && near(a.1, b.1),
+                "{count}: {result:?}, not {whole:?}"
+            );
         }
         let off = norm(&mut parts.iter().zip(&gradients).map(|(a, b)| a - b));
         assert!(off < 1e-5 * length, "{count}: off by {off} of {length}");
+    }
+}
+
+/// The step says at which t each of its losses was made: measured there, the loss is the same.
+#[test]
+fn losses_are_at_the_steps_that_they_name() {
+    let mut setup = setup(2);
+    setup.config.flip = false;
+    let device: Device = Arc::new(Pool::new(1).unwrap()).into();
+    let mut state = setup.allocate().unwrap();
+    let params = state.get_mut(Arena::Params);
+    setup.net.table().initialise(3, params);
+    wake(params);
+    let recipe = setup.recipe();
+    let mut step = TrainStep::new(&recipe, BATCH, &device).unwrap();
+    let mut probe = LossProbe::new(&recipe, BATCH, &device).unwrap();
+    let [first, second] = [70, 900].map(|first_sample| Batch {
+        first_sample,
+        ..blank_batch(&setup, BATCH)
+    });
+    step.start(&mut state, &first, [0.0, 0.5]).unwrap();
+    step.start(&mut state, &second, [0.0, 0.5]).unwrap();
+    for batch in [&first, &second] {
+        let found = step.finish().unwrap().unwrap().losses;
+        let (t, losses): (Vec<u32>, Vec<f32>) = found.into_iter().unzip();
+        assert!(t.windows(2).any(|w| w[0] != w[1]), "{t:?}");
+        let samples: Vec<u64> = (batch.first_sample..).take(BATCH).collect();
+        let tokens = Tokens {
+            attributes: &batch.attributes,
+            latents: &samples,
+        };
+        let weights = (&mut state, Arena::Params);
+        let measured = probe.run(weights, batch, tokens, &t).unwrap().losses;
+        for (a, b) in losses.iter().zip(&measured) {
+            assert!((a / b - 1.0).abs() < 1e-5, "{losses:?}, not {measured:?}");
+        }
     }
 }
 
