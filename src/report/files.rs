@@ -247,12 +247,20 @@ pub fn remove_leftovers(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(removed)
 }
 
+/// Whether the file `name` is what a crash leaves that was about to replace the file `of`.
+pub fn is_temporary_of(name: &str, of: &str) -> bool {
+    replaced_by(name) == Some(of)
+}
+
 fn is_temporary(name: &str) -> bool {
-    let middle = name
-        .strip_prefix('.')
-        .and_then(|n| n.strip_suffix(".tmp"))
-        .and_then(|n| n.rsplit_once('.'));
-    middle.is_some_and(|(name, pid)| !name.is_empty() && pid.parse::<u32>().is_ok())
+    replaced_by(name).is_some_and(|name| !name.is_empty())
+}
+
+/// The file that a temporary one was to replace: `NAME` of `.NAME.PID.tmp`.
+fn replaced_by(name: &str) -> Option<&str> {
+    let inner = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+    let (name, pid) = inner.rsplit_once('.')?;
+    pid.parse::<u32>().is_ok().then_some(name)
 }
 
 #[cfg(test)]
