@@ -18,7 +18,7 @@ use crate::train::checkpoint::{
 use crate::train::config::{DataKind, RunConfig, resume_difference};
 use crate::train::length::Length;
 use crate::train::step::StepError;
-use crate::train::tensors::{StateTensors, restore};
+use crate::train::tensors::{StateTensors, restore, specs};
 use program::{Learning, Looking};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -219,6 +219,8 @@ impl AttributeClassifier {
             return Err(other(format!("{counts:?} attributes with {k} names")));
         }
         let net = AttributeNet::new(about.sample_size, k);
+        // What the file says of itself is held against what it holds before anything is allocated.
+        checkpoint.check_network(&specs(net.table()))?;
         let mut state = State::default();
         let parts = [Part::Weight, Part::Ema];
         for arena in [Arena::Params, Arena::Ema] {

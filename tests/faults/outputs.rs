@@ -33,12 +33,15 @@ fn start(root: &Path, command: &str) -> Command {
         ("RUN", finished().join("run")),
         ("MODEL", finished().join("model")),
         ("JUDGE", finished().join("judge.safetensors")),
-        ("DATA", pictures().to_path_buf()),
+        ("DATA", pictures(120).to_path_buf()),
         ("OUT", root.join("out")),
     ];
     let put =
         |text: String, (name, path): (&str, PathBuf)| text.replace(name, path.to_str().unwrap());
-    gmmk(root, &places.into_iter().fold(command.to_owned(), put))
+    let mut command = gmmk(root, &places.into_iter().fold(command.to_owned(), put));
+    // The pictures are packed once, outside of the root: packing belongs to the tests of training.
+    command.env("GMMK_CACHE", finished().join("cache"));
+    command
 }
 
 impl Output {
@@ -134,8 +137,7 @@ fn models_are_whole_or_not_there() {
 
 #[test]
 fn pages_are_whole_or_not_there() {
-    let eval =
-        "eval --checkpoint RUN --judge JUDGE --count 16 --steps 2 --threads 1 --out OUT/eval";
+    let eval = "eval --checkpoint RUN --judge JUDGE --data DATA --count 16 --steps 2 --threads 1 --out OUT/eval";
     inject("eval", &Output::new(eval, " --seed 1"), 37);
     inject("man", &Output::new("man --out OUT", "").first(), 97);
     let figure = "reproduce fig10 --out OUT";

@@ -7,14 +7,15 @@ use std::sync::OnceLock;
 const STEPS: &str =
     "--preset nano --batch 4 --seed 5 --threads 1 --steps 10 --save-every 2 --sample-every 6";
 
-/// Forty small pictures and their attributes.
-pub fn pictures() -> &'static Path {
-    static PICTURES: OnceLock<TempDir> = OnceLock::new();
+/// So many small pictures and their attributes; the same folder every time.
+pub fn pictures(count: u32) -> &'static Path {
+    static FEW: OnceLock<TempDir> = OnceLock::new();
+    static MANY: OnceLock<TempDir> = OnceLock::new();
     let new = || {
         let dir = place();
         let mut list = "name,round,red\n".to_owned();
-        for i in 0..40_u32 {
-            let name = format!("{i:02}.png");
+        for i in 0..count {
+            let name = format!("{i:03}.png");
             let colour = |x: u32, y: u32| image::Rgb([x, y, i].map(|v| (v * 29 + i * x * y) as u8));
             let picture = image::RgbImage::from_fn(16, 16, colour);
             picture.save(dir.path().join(&name)).unwrap();
@@ -23,13 +24,14 @@ pub fn pictures() -> &'static Path {
         fs::write(dir.path().join("attributes.csv"), list).unwrap();
         dir
     };
-    PICTURES.get_or_init(new).path()
+    let folder = if count < 100 { &FEW } else { &MANY };
+    folder.get_or_init(new).path()
 }
 
 /// The command that trains in `root/run`, or goes on there.
 fn train(root: &Path, resume: bool) -> Command {
     let out = root.join("run");
-    let (data, out) = (pictures().display(), out.display());
+    let (data, out) = (pictures(16).display(), out.display());
     let mut command = gmmk(
         root,
         &format!("train folder --data {data} --out {out} {STEPS}"),
@@ -184,7 +186,7 @@ pub fn finished() -> &'static Path {
     static RUN: OnceLock<TempDir> = OnceLock::new();
     let new = || {
         let dir = place();
-        let data = pictures().display();
+        let data = pictures(16).display();
         let judge = format!(
             "train-classifier folder --data {data} --size 16 --steps 2 --threads 1 --out judge.safetensors"
         );
