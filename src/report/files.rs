@@ -17,6 +17,14 @@ pub enum FileError {
         /// How much there is, and in which folder, in words; empty where that is unknown.
         free: String,
     },
+    /// The file is there, but not for certain after the power fails.
+    #[error("{}: the new file is there, but cannot be made to outlast a power failure: {source}", path.display())]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Any other failure.
     #[error("{}: cannot {action}: {source}; what was there before is unchanged", path.display())]
     Io {
@@ -86,8 +94,11 @@ pub fn replace_file<E: From<FileError>>(
     drop(file);
     fs::rename(&temporary.0, path).map_err(fail("give it its name"))?;
     std::mem::forget(temporary);
-    sync_folder(path).map_err(fail("sync its folder"))?;
-    Ok(())
+    let unsynced = |source| FileError::Unsynced {
+        path: path.to_path_buf(),
+        source,
+    };
+    Ok(sync_folder(path).map_err(unsynced)?)
 }
 
 /// [`replace_file`] with bytes that are at hand.

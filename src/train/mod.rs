@@ -5,6 +5,7 @@ pub mod classifier;
 pub mod config;
 pub mod dump;
 pub mod held_out;
+pub mod history;
 pub mod length;
 pub mod machine;
 pub mod metrics;

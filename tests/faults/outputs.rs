@@ -140,6 +140,4 @@ fn pages_are_whole_or_not_there() {
     let eval = "eval --checkpoint RUN --judge JUDGE --data DATA --count 16 --steps 2 --threads 1 --out OUT/eval";
     inject("eval", &Output::new(eval, " --seed 1"), 37);
     inject("man", &Output::new("man --out OUT", "").first(), 97);
-    let figure = "reproduce fig10 --out OUT";
-    inject("reproduce", &Output::new(figure, "").first(), 19);
 }

@@ -687,7 +687,7 @@ fn folders_of_runs() {
             let (path, good) = &files[turn % files.len()];
             fs::write(path, input).unwrap();
             let told = words(Run::open(dir.path()).and_then(|run| run.summary()));
-            let report = words(gmmk::train::report::write(dir.path(), None));
+            let report = words(gmmk::train::report::write(dir.path()));
             let cut = words(gmmk::train::metrics::cut(&files[0].0, 1));
             fs::write(path, good).unwrap();
             fs::write(&files[0].0, &files[0].1).unwrap();
