@@ -77,9 +77,7 @@ pub fn replace_file<E: From<FileError>>(
     needed: u64,
     write: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
-    if let Some(free) = free_bytes(path).filter(|&free| free < needed) {
-        return Err(no_space(path, needed, Some(free)).into());
-    }
+    check_space(path, needed)?;
     let temporary = Temporary::new(path)?;
     let fail = |action| io_error(path, needed, action);
     let mut file = OpenOptions::new()
@@ -135,9 +133,22 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Bytes that can be written beside `path`; `None` where the file system does not say.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let space = fs4::statvfs(folder_of(path)).ok()?;
+/// Refuses to begin a file of `needed` bytes at `path` where there is less room.
+///
+/// # Errors
+/// [`FileError::NoSpace`]. A file system that does not say how much it has refuses nothing.
+pub fn check_space(path: &Path, needed: u64) -> Result<(), FileError> {
+    match free_bytes(path).filter(|&free| free < needed) {
+        Some(free) => Err(no_space(path, needed, Some(free))),
+        None => Ok(()),
+    }
+}
+
+/// Bytes that can be written beside `path`, whose folders need not be there yet; `None` where the file
+/// system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = folder_of(path).ancestors().find(|folder| folder.exists());
+    let space = fs4::statvfs(existing.unwrap_or(Path::new("."))).ok()?;
     (space.total_space() > 0).then(|| space.available_space())
 }
 

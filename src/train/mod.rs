@@ -15,6 +15,7 @@ pub mod report;
 pub mod run_dir;
 pub mod runs;
 pub mod setup;
+pub mod space;
 pub mod step;
 pub mod tensorboard;
 pub mod tensors;

@@ -12,7 +12,7 @@ use super::runs::{Run, RunState};
 use super::setup::{Setup, page_batch};
 use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
-use super::tensors::{StateTensors, restore, restore_counters};
+use super::tensors::{StateTensors, restore, restore_counters, specs};
 use crate::data::{DataError, Loader, Packed, RequestError};
 use crate::device::Device;
 use crate::device::memory::peak_resident_bytes;
@@ -199,6 +199,7 @@ impl<'a> Trainer<'a> {
         let batch = setup.config.batch as usize;
         if let Some(checkpoint) = resume {
             same_attributes(&checkpoint.info().attribute_names, data.attribute_names())?;
+            checkpoint.check_network(&specs(setup.net.table()))?;
         }
         let mut state = setup.allocate()?;
         let counters = resume.map_or(Counters::default(), |c| c.info().counters);

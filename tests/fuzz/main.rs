@@ -14,6 +14,7 @@ mod formats;
 mod measure;
 mod outside;
 mod readers;
+mod stranger;
 
 use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -29,7 +29,7 @@ use super::{Reader, formats, fuzz};
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-fn place() -> TempDir {
+pub fn place() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn made() -> &'static Path {
 }
 
 /// A good file that `gmmk` made.
-fn seed(name: &str) -> Vec<u8> {
+pub fn seed(name: &str) -> Vec<u8> {
     fs::read(made().join(name)).unwrap()
 }
 
