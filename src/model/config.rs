@@ -212,17 +212,8 @@ impl NetworkConfig {
             .unwrap_or(4 * self.block_out_channels[0])
     }
 
-    fn validate(&self) -> Result<(), ConfigError> {
-        let n = self.levels();
-        if n == 0 || n > 16 {
-            return Err(wrong("block_out_channels", "1 to 16 levels", n));
-        }
-        let factor = 1 << (n - 1);
-        if !self.sample_size.is_multiple_of(factor) {
-            let want = format!("a multiple of {factor} (it is halved {} times)", n - 1);
-            return Err(wrong("sample_size", want, self.sample_size));
-        }
-        // The first level's channels decide on the embedding.
+    /// Checks the numbers that have a bound, the first level's channels first: they decide on the embedding.
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
         let first = ("block_out_channels", self.block_out_channels[0], WIDEST);
         for (key, value, most) in [
             first,
@@ -243,6 +234,20 @@ impl NetworkConfig {
             let want = format!("1 to {}", 4 * WIDEST);
             return Err(wrong("time_embedding_dim", want, embedding));
         }
+        Ok(())
+    }
+
+    fn validate(&self) -> Result<(), ConfigError> {
+        let n = self.levels();
+        if n == 0 || n > 16 {
+            return Err(wrong("block_out_channels", "1 to 16 levels", n));
+        }
+        let factor = 1 << (n - 1);
+        if !self.sample_size.is_multiple_of(factor) {
+            let want = format!("a multiple of {factor} (it is halved {} times)", n - 1);
+            return Err(wrong("sample_size", want, self.sample_size));
+        }
+        self.validate_sizes()?;
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(wrong("norm_eps", "between 0 and 1", self.norm_eps));
         }

@@ -10,10 +10,12 @@
 #![allow(clippy::unwrap_used)] // A test that meets an error should stop.
 
 mod change;
+mod data;
 mod formats;
+mod good;
 mod measure;
+mod models;
 mod outside;
-mod readers;
 mod stranger;
 
 use std::collections::HashSet;

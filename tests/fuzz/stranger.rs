@@ -10,7 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::formats;
-use super::readers::{place, seed};
+use super::good::{place, seed};
 
 /// The good checkpoint with another configuration and network, its checksums right.
 fn forged(dir: &Path, change: impl Fn(&mut RunConfig, &mut Value)) {
