@@ -159,7 +159,7 @@ fn packed_files() {
             "splits\":[",
         ],
         change,
-        seal: formats::packed,
+        seal: |bytes| formats::packed(bytes),
         read: Box::new(|input| {
             fs::write(&file, input).unwrap();
             let packed = match Packed::open(&file) {
@@ -237,7 +237,7 @@ fn picture_files() {
             "\u{0}\u{0}",
         ],
         change,
-        seal: formats::png,
+        seal: |bytes| formats::png(bytes),
         read: Box::new(|input| words(decode_picture(input, 8, false))),
         memory: [32 * MIB, 128 * KIB],
         inputs: 6000,

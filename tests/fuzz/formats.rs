@@ -77,7 +77,7 @@ fn put_hex(bytes: &mut [u8], key: &[u8], hash: &blake3::Hash) {
 }
 
 /// A packed file: its length, the sums of content and header.
-pub fn packed(bytes: &mut Vec<u8>) {
+pub fn packed(bytes: &mut [u8]) {
     if bytes.len() < 96 {
         return;
     }
@@ -94,7 +94,7 @@ pub fn packed(bytes: &mut Vec<u8>) {
 }
 
 /// An entry of the kernel cache: the sum of what follows it.
-pub fn kernel(bytes: &mut Vec<u8>) {
+pub fn kernel(bytes: &mut [u8]) {
     if bytes.len() >= 40 {
         let sum = blake3::hash(&bytes[40..]);
         bytes[8..40].copy_from_slice(sum.as_bytes());
@@ -102,7 +102,7 @@ pub fn kernel(bytes: &mut Vec<u8>) {
 }
 
 /// A PNG picture: the CRC-32 of every chunk.
-pub fn png(bytes: &mut Vec<u8>) {
+pub fn png(bytes: &mut [u8]) {
     let mut at = 8;
     while let Some(head) = bytes.get(at..at + 8) {
         let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;

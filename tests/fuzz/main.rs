@@ -31,6 +31,9 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Inputs that are kept for their answers.
 const MOST_KEPT: usize = 400;
 
+/// Reads an input and says what came of it.
+type Read<'a> = Box<dyn FnMut(&[u8]) -> String + 'a>;
+
 /// One reader of one kind of file.
 struct Reader<'a> {
     name: &'static str,
@@ -43,7 +46,7 @@ struct Reader<'a> {
     /// Puts checksums and lengths right.
     seal: fn(&mut Vec<u8>),
     /// Reads an input and says what came of it.
-    read: Box<dyn FnMut(&[u8]) -> String + 'a>,
+    read: Read<'a>,
     /// Bytes of memory that it may take: so many, and so many for every byte of the input.
     memory: [usize; 2],
     /// Inputs that a test tries.

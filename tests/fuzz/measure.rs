@@ -91,13 +91,16 @@ fn busy(thread: &Path) -> Duration {
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
+/// When an input was begun, and the input.
+type Begun = Option<(Duration, Vec<u8>)>;
+
 /// Ends the process when an input takes for ever, and leaves that input in a file.
-pub struct Watchdog(Arc<Mutex<Option<(Duration, Vec<u8>)>>>, PathBuf);
+pub struct Watchdog(Arc<Mutex<Begun>>, PathBuf);
 
 impl Watchdog {
     /// Watches the thread that calls this.
     pub fn new(name: &'static str, longest: Duration) -> Self {
-        let watched = Arc::new(Mutex::new(None::<(Duration, Vec<u8>)>));
+        let watched = Arc::new(Mutex::new(Begun::None));
         let thread = std::fs::canonicalize("/proc/thread-self").unwrap();
         let (weak, of) = (Arc::downgrade(&watched), thread.clone());
         std::thread::spawn(move || {

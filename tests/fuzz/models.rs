@@ -212,7 +212,7 @@ fn kernels_on_disk() {
         seeds: vec![good],
         words: &[],
         change,
-        seal: formats::kernel,
+        seal: |bytes| formats::kernel(bytes),
         read: Box::new(|input| {
             fs::write(&file, input).unwrap();
             format!("{:?}", cache.get("a").is_some())
