@@ -208,7 +208,7 @@ fn lock(path: &Path) -> Result<File, RunDirError> {
         Ok(()) => {
             let written = lock
                 .set_len(0)
-                .and_then(|()| write!(lock, "{}", std::process::id()));
+                .and_then(|()| write!(lock, "{:>10}", std::process::id()));
             written.map_err(fail)?;
             Ok(lock)
         }
@@ -226,7 +226,7 @@ fn lock(path: &Path) -> Result<File, RunDirError> {
 fn holder(lock: &mut File) -> String {
     let mut number = String::new();
     let read = lock.take(20).read_to_string(&mut number);
-    match number.parse::<u32>() {
+    match number.trim_start().parse::<u32>() {
         Ok(number) if read.is_ok() => format!(" (process {number})"),
         _ => String::new(),
     }
