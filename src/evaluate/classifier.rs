@@ -27,6 +27,9 @@ use std::sync::Arc;
 
 mod program;
 
+/// Most pixels a side of the pictures that a file may say it judges: those that are packed.
+const LARGEST: usize = 8192;
+
 /// The attribute network cannot be trained or read.
 #[derive(Debug, thiserror::Error)]
 pub enum AttributeError {
@@ -217,6 +220,10 @@ impl AttributeClassifier {
         let counts = [about.attributes, about.held_out.attributes.len()];
         if counts != [k; 2] || about.held_out.squared_error.len() != k {
             return Err(other(format!("{counts:?} attributes with {k} names")));
+        }
+        if !(1..=LARGEST).contains(&about.sample_size) {
+            let size = about.sample_size;
+            return Err(other(format!("pictures of {size} pixels a side")));
         }
         let net = AttributeNet::new(about.sample_size, k);
         // What the file says of itself is held against what it holds before anything is allocated.

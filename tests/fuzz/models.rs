@@ -78,7 +78,7 @@ fn checkpoints() {
             fs::write(&file, input).unwrap();
             words(open_checkpoint(&file))
         }),
-        memory: [8 * MIB, 64],
+        memory: [48 * MIB, 64],
         inputs: 1500,
     });
 }
@@ -191,7 +191,8 @@ fn configurations() {
                 Err(error) => error.to_string(),
             }
         }),
-        memory: [8 * MIB, 500],
+        // A schedule of the most steps, 2^20, takes 16 MiB.
+        memory: [48 * MIB, 500],
         inputs: 6000,
     });
 }
@@ -275,7 +276,7 @@ fn folders_of_diffusers() {
             fs::write(&files[at].0, &files[at].1).unwrap();
             result
         }),
-        memory: [16 * MIB, 500],
+        memory: [48 * MIB, 500],
         inputs: 1000,
     });
 }
@@ -324,7 +325,7 @@ fn folders_of_runs() {
             fs::write(&files[0].0, &files[0].1).unwrap();
             format!("{told} {report} {cut}")
         }),
-        memory: [16 * MIB, 500],
+        memory: [48 * MIB, 500],
         inputs: 600,
     });
 }
