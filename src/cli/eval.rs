@@ -20,7 +20,7 @@ use gmmk::train::checkpoint::{self, Checkpoint, Part};
 use gmmk::train::config::{DataKind, RunConfig};
 use gmmk::train::length::Length;
 use gmmk::train::setup::Setup;
-use gmmk::train::tensors::restore;
+use gmmk::train::tensors::{restore, specs};
 use gmmk::train::trainer::Probe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,6 +130,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             packed.data_set()
         );
     }
+    checkpoint.check_network(&specs(setup.net.table()))?;
     let mut state = State::default();
     for arena in [Arena::Params, Arena::Ema] {
         state.allocate(arena, setup.net.table().elements())?;

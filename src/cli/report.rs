@@ -16,7 +16,7 @@ pub struct ReportArgs {
 
 /// Runs `gmmk report`.
 pub fn run(args: ReportArgs) -> Result<()> {
-    let path = report::write(&args.run, None)?;
+    let path = report::write(&args.run)?;
     say(&format!("wrote {}", path.display()));
     Ok(())
 }

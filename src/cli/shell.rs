@@ -4,7 +4,8 @@ use super::terminal::say;
 use anyhow::{Context, Result};
 use clap::{Args, Command};
 use clap_complete::{Shell, generate};
-use std::path::PathBuf;
+use gmmk::report::files::replace_with_bytes;
+use std::path::{Path, PathBuf};
 
 /// Columns of the help in docs/options.md.
 const WIDTH: usize = 100;
@@ -44,11 +45,24 @@ pub fn man(args: &ManArgs, command: Command) -> Result<()> {
     let shown = folder.display();
     let failed = || format!("--out {shown}: the pages cannot be written there");
     std::fs::create_dir_all(folder).with_context(failed)?;
-    clap_mangen::generate_to(command, folder).with_context(failed)?;
+    let mut command = command.disable_help_subcommand(true);
+    command.build();
+    write_pages(command, folder).with_context(failed)?;
     say(&format!(
         "wrote the manual pages into {shown}; read one: man {shown}/gmmk.1"
     ));
     Ok(())
+}
+
+/// Writes the page of a command and those of its subcommands, each whole or not at all.
+fn write_pages(command: Command, folder: &Path) -> Result<()> {
+    for inner in command.get_subcommands().filter(|s| !s.is_hide_set()) {
+        write_pages(inner.clone(), folder)?;
+    }
+    let man = clap_mangen::Man::new(command);
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    Ok(replace_with_bytes(&folder.join(man.get_filename()), &page)?)
 }
 
 /// Prints the help of every command as Markdown.

@@ -21,6 +21,7 @@ use gmmk::train::machine::Machine;
 use gmmk::train::rate::RateSchedule;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
+use gmmk::train::space::Space;
 use gmmk::train::trainer::{Probe, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
@@ -346,10 +347,19 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let mut setup = Setup::for_data(config, &packed)?;
     args.choose_batch(&mut setup, &device.0)?;
     let memory = setup.check_memory(&device.0)?;
+    check_space(&setup, &folder)?;
     let probe = args.eval.prepare(&setup, &packed, &device.0)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
     go(&setup, &run, (packed, probe), None, &device, memory)
+}
+
+/// Refuses a run that could not save, and says so when its checkpoints will not all fit.
+fn check_space(setup: &Setup, folder: &Path) -> Result<()> {
+    if let Some(note) = Space::new(setup).check(folder)? {
+        warn(&format!("warning: {note}"));
+    }
+    Ok(())
 }
 
 /// The configuration of the run in `folder`, and what it becomes with the options given.
@@ -428,6 +438,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
         }
         Some(checkpoint)
     };
+    check_space(&setup, run.path())?;
     if setup.config != saved {
         setup.config.save(&run.config())?;
     }
@@ -538,6 +549,13 @@ fn dry_run(config: RunConfig, args: &TrainArgs) -> Result<()> {
         human_bytes(memory.step_bound as u64),
         human_bytes(memory.step_separate as u64),
         human_bytes(memory.measuring as u64)
+    ));
+    let space = Space::new(&setup);
+    say(&format!(
+        "disk: at most {} = {} checkpoints of {}",
+        human_bytes(space.bytes()),
+        space.files,
+        human_bytes(space.checkpoint)
     ));
     let (trial, seconds) = trial::seconds_per_picture(&setup, &device).context("the trial step")?;
     let rate = 1.0 / seconds;

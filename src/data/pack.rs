@@ -10,6 +10,7 @@ use super::packed::{
     ALIGNMENT, Header, MAGIC, Origin, PREFIX, Packed, Sections, VERSION, damaged, header_hash,
 };
 use super::{DataError, LeftOut, Source};
+use crate::report::files::free_bytes;
 
 /// Pictures that may be decoded at once, in bytes: bounds the memory that packing takes.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -296,6 +297,14 @@ fn write_packed<W: Write + Seek>(
     let room = to_json(&header, path)?.len() + LEFT_OUT_ROOM;
     let start = ((PREFIX + room) as u64).next_multiple_of(ALIGNMENT);
     let needed = Sections::new(&header, start).map_or(u64::MAX, |sections| sections.splits.end);
+    if let Some(free) = free_bytes(path).filter(|&free| free < needed) {
+        return Err(write_error(
+            ErrorKind::StorageFull.into(),
+            path,
+            needed,
+            free,
+        ));
+    }
     let mut content = Content {
         out,
         path,

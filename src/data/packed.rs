@@ -186,6 +186,7 @@ impl Packed {
             packed.verify()?;
         }
         packed.read_splits(native(&sections.splits))?;
+        packed.check_attributes()?;
         Ok(packed)
     }
 
@@ -227,6 +228,24 @@ impl Packed {
             indices.push(i as u32);
         }
         Ok(())
+    }
+
+    /// A checksum says that the file is as it was written, not by whom.
+    fn check_attributes(&self) -> Result<(), DataError> {
+        let values = &self.map[self.attributes.clone()];
+        match values.iter().position(|&value| value > 1) {
+            Some(i) => {
+                let offset = (self.attributes.start + i) as u64;
+                let found = values[i].to_string();
+                Err(damaged(
+                    &self.path,
+                    offset,
+                    "an attribute of 0 or 1",
+                    &found,
+                ))
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn with_origin(mut self, origin: Origin) -> Self {

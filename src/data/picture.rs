@@ -11,6 +11,10 @@ use super::foreign;
 /// Side of the square crop as a fraction of the width of an aligned CelebA face: 148 of 178 pixels.
 pub const CROP: (u64, u64) = (148, 178);
 
+/// Most pixels that a byte of a file can stand for: one bit each, packed 1032 to 1, is all that PNG can do,
+/// and JPEG does less. The first million are free.
+const MOST_PIXELS: (u64, u64) = (1 << 20, 10_000);
+
 /// Why a picture is bad.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -20,6 +24,16 @@ pub enum PictureError {
         "truncated: expected an end-of-image marker, found the end of the file after {bytes} bytes"
     )]
     Truncated {
+        /// Bytes in the file.
+        bytes: usize,
+    },
+    /// A file that is too short for what it says.
+    #[error("says that it has {width}x{height} pixels, more than its {bytes} bytes can hold")]
+    Hollow {
+        /// Pixels per row.
+        width: u32,
+        /// Rows.
+        height: u32,
         /// Bytes in the file.
         bytes: usize,
     },
@@ -133,6 +147,23 @@ pub fn decode(
     size: u32,
     crop: impl Fn(u32, u32) -> Crop,
 ) -> Result<Vec<u8>, PictureError> {
+    let picture = open(file)?.into_rgb8();
+    let (width, height) = picture.dimensions();
+    let Crop { x, y, side } = crop(width, height);
+    let row = 3 * side as usize;
+    let mut square = Vec::with_capacity(row * side as usize);
+    for y in y..y + side {
+        let start = 3 * (y as usize * width as usize + x as usize);
+        square.extend_from_slice(&picture.as_raw()[start..start + row]);
+    }
+    resize_square(square, side, size)
+}
+
+/// Decodes a JPEG or PNG file and turns it upright as its camera noted.
+///
+/// # Errors
+/// As for [`decode`].
+pub fn open(file: &[u8]) -> Result<DynamicImage, PictureError> {
     // The JPEG decoder fills what is missing with grey and reports success.
     if file.starts_with(&[0xFF, 0xD8]) && !jpeg_has_end(file) {
         return Err(PictureError::Truncated { bytes: file.len() });
@@ -146,19 +177,25 @@ pub fn decode(
         .with_guessed_format()
         .map_err(image::ImageError::IoError)?
         .into_decoder()?;
+    check_pixels(decoder.dimensions(), file.len())?;
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut picture = DynamicImage::from_decoder(decoder)?;
     picture.apply_orientation(orientation);
-    let picture = picture.into_rgb8();
-    let (width, height) = picture.dimensions();
-    let Crop { x, y, side } = crop(width, height);
-    let row = 3 * side as usize;
-    let mut square = Vec::with_capacity(row * side as usize);
-    for y in y..y + side {
-        let start = 3 * (y as usize * width as usize + x as usize);
-        square.extend_from_slice(&picture.as_raw()[start..start + row]);
+    Ok(picture)
+}
+
+/// Refuses a picture that says more of its size than its file can hold, before that size is allocated.
+fn check_pixels((width, height): (u32, u32), bytes: usize) -> Result<(), PictureError> {
+    let (free, each) = MOST_PIXELS;
+    let most = free.saturating_add(each.saturating_mul(bytes as u64));
+    if u64::from(width) * u64::from(height) > most {
+        return Err(PictureError::Hollow {
+            width,
+            height,
+            bytes,
+        });
     }
-    resize_square(square, side, size)
+    Ok(())
 }
 
 /// Resizes a square of RGB bytes from `from` to `to` pixels a side; unchanged where they are equal.

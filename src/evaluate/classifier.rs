@@ -18,7 +18,7 @@ use crate::train::checkpoint::{
 use crate::train::config::{DataKind, RunConfig, resume_difference};
 use crate::train::length::Length;
 use crate::train::step::StepError;
-use crate::train::tensors::{StateTensors, restore};
+use crate::train::tensors::{StateTensors, restore, specs};
 use program::{Learning, Looking};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -26,6 +26,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 mod program;
+
+/// Most pixels a side of the pictures that a file may say it judges: those that are packed.
+const LARGEST: usize = 8192;
 
 /// The attribute network cannot be trained or read.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +221,13 @@ impl AttributeClassifier {
         if counts != [k; 2] || about.held_out.squared_error.len() != k {
             return Err(other(format!("{counts:?} attributes with {k} names")));
         }
+        if !(1..=LARGEST).contains(&about.sample_size) {
+            let size = about.sample_size;
+            return Err(other(format!("pictures of {size} pixels a side")));
+        }
         let net = AttributeNet::new(about.sample_size, k);
+        // What the file says of itself is held against what it holds before anything is allocated.
+        checkpoint.check_network(&specs(net.table()))?;
         let mut state = State::default();
         let parts = [Part::Weight, Part::Ema];
         for arena in [Arena::Params, Arena::Ema] {

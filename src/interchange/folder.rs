@@ -2,7 +2,7 @@
 
 use super::InterchangeError;
 use super::error::wrong;
-use crate::report::files::{io_error, remove_leftovers};
+use crate::report::files::{io_error, is_temporary_of, remove_leftovers};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::fs;
@@ -71,20 +71,35 @@ pub(super) fn claim(
     let text = fs::read_to_string(folder.join(mark)).unwrap_or_default();
     let ours = serde_json::from_str(&text).ok();
     let ours = ours.filter(|value: &Value| value["format"] == format);
-    if ours.is_none() && !force {
-        let mut entries = fs::read_dir(folder).map_err(io_error(folder, 0, "list the folder"))?;
-        if let Some(Ok(entry)) = entries.next() {
-            return Err(InterchangeError::Occupied {
-                path: folder.to_path_buf(),
-                option,
-                found: format!("`{}`", entry.file_name().to_string_lossy()),
-            });
-        }
+    if ours.is_none()
+        && !force
+        && let Some(found) = occupant(folder, mark)?
+    {
+        return Err(InterchangeError::Occupied {
+            path: folder.to_path_buf(),
+            option,
+            found: format!("`{found}`"),
+        });
     }
-    if ours.is_some() {
+    if ours.is_some() || !force {
         remove_leftovers(folder)?;
     }
     Ok(ours)
+}
+
+/// Something in `folder` that is not what an export leaves that died before it wrote its `mark`: empty
+/// folders, and the mark's temporary file.
+fn occupant(folder: &Path, mark: &str) -> Result<Option<String>, InterchangeError> {
+    let fail = io_error(folder, 0, "list the folder");
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let is_empty = fs::read_dir(entry.path()).is_ok_and(|mut inner| inner.next().is_none());
+        if !is_empty && !is_temporary_of(&name, mark) {
+            return Ok(Some(name));
+        }
+    }
+    Ok(None)
 }
 
 /// Removes a file, if it is there.

@@ -92,6 +92,11 @@ fn constants() -> Value {
     })
 }
 
+/// Bounds beyond which no network of the family is trained: a stranger's file must not say how much is planned.
+const WIDEST: usize = 1 << 20;
+const LARGEST: usize = 8192;
+const DEEPEST: usize = 64;
+
 const DOWN: [&str; 2] = ["ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"];
 const UP: [&str; 2] = ["ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D"];
 
@@ -207,29 +212,42 @@ impl NetworkConfig {
             .unwrap_or(4 * self.block_out_channels[0])
     }
 
+    /// Checks the numbers that have a bound, the first level's channels first: they decide on the embedding.
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let first = ("block_out_channels", self.block_out_channels[0], WIDEST);
+        for (key, value, most) in [
+            first,
+            ("sample_size", self.sample_size, LARGEST),
+            ("in_channels", self.in_channels, WIDEST),
+            ("out_channels", self.out_channels, WIDEST),
+            ("layers_per_block", self.layers_per_block, DEEPEST),
+            ("attention_head_dim", self.attention_head_dim, WIDEST),
+            ("cross_attention_dim", self.cross_attention_dim, WIDEST),
+            ("norm_num_groups", self.norm_num_groups, WIDEST),
+        ] {
+            if value == 0 || value > most {
+                return Err(wrong(key, format!("1 to {most}"), value));
+            }
+        }
+        let embedding = self.embedding();
+        if embedding == 0 || embedding > 4 * WIDEST {
+            let want = format!("1 to {}", 4 * WIDEST);
+            return Err(wrong("time_embedding_dim", want, embedding));
+        }
+        Ok(())
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let n = self.levels();
         if n == 0 || n > 16 {
             return Err(wrong("block_out_channels", "1 to 16 levels", n));
         }
         let factor = 1 << (n - 1);
-        if self.sample_size == 0 || !self.sample_size.is_multiple_of(factor) {
+        if !self.sample_size.is_multiple_of(factor) {
             let want = format!("a multiple of {factor} (it is halved {} times)", n - 1);
             return Err(wrong("sample_size", want, self.sample_size));
         }
-        for (key, value) in [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.out_channels),
-            ("layers_per_block", self.layers_per_block),
-            ("attention_head_dim", self.attention_head_dim),
-            ("cross_attention_dim", self.cross_attention_dim),
-            ("norm_num_groups", self.norm_num_groups),
-            ("time_embedding_dim", self.embedding()),
-        ] {
-            if value == 0 || value > 1 << 20 {
-                return Err(wrong(key, "1 to 1048576", value));
-            }
-        }
+        self.validate_sizes()?;
         if !(self.norm_eps > 0.0 && self.norm_eps < 1.0) {
             return Err(wrong("norm_eps", "between 0 and 1", self.norm_eps));
         }
@@ -242,7 +260,7 @@ impl NetworkConfig {
             let attends = self.attention[i] || i == n - 1;
             let unit = if attends { self.attention_head_dim } else { 1 };
             if c == 0
-                || c > 1 << 20
+                || c > WIDEST
                 || !c.is_multiple_of(self.norm_num_groups)
                 || !c.is_multiple_of(unit)
             {

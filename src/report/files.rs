@@ -17,6 +17,14 @@ pub enum FileError {
         /// How much there is, and in which folder, in words; empty where that is unknown.
         free: String,
     },
+    /// The file is there, but not for certain after the power fails.
+    #[error("{}: the new file is there, but cannot be made to outlast a power failure: {source}", path.display())]
+    Unsynced {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Any other failure.
     #[error("{}: cannot {action}: {source}; what was there before is unchanged", path.display())]
     Io {
@@ -69,9 +77,7 @@ pub fn replace_file<E: From<FileError>>(
     needed: u64,
     write: impl FnOnce(&mut File) -> Result<(), E>,
 ) -> Result<(), E> {
-    if let Some(free) = free_bytes(path).filter(|&free| free < needed) {
-        return Err(no_space(path, needed, Some(free)).into());
-    }
+    check_space(path, needed)?;
     let temporary = Temporary::new(path)?;
     let fail = |action| io_error(path, needed, action);
     let mut file = OpenOptions::new()
@@ -86,8 +92,11 @@ pub fn replace_file<E: From<FileError>>(
     drop(file);
     fs::rename(&temporary.0, path).map_err(fail("give it its name"))?;
     std::mem::forget(temporary);
-    sync_folder(path).map_err(fail("sync its folder"))?;
-    Ok(())
+    let unsynced = |source| FileError::Unsynced {
+        path: path.to_path_buf(),
+        source,
+    };
+    Ok(sync_folder(path).map_err(unsynced)?)
 }
 
 /// [`replace_file`] with bytes that are at hand.
@@ -124,9 +133,22 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Bytes that can be written beside `path`; `None` where the file system does not say.
-fn free_bytes(path: &Path) -> Option<u64> {
-    let space = fs4::statvfs(folder_of(path)).ok()?;
+/// Refuses to begin a file of `needed` bytes at `path` where there is less room.
+///
+/// # Errors
+/// [`FileError::NoSpace`]. A file system that does not say how much it has refuses nothing.
+pub fn check_space(path: &Path, needed: u64) -> Result<(), FileError> {
+    match free_bytes(path).filter(|&free| free < needed) {
+        Some(free) => Err(no_space(path, needed, Some(free))),
+        None => Ok(()),
+    }
+}
+
+/// Bytes that can be written beside `path`, whose folders need not be there yet; `None` where the file
+/// system does not say.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    let existing = folder_of(path).ancestors().find(|folder| folder.exists());
+    let space = fs4::statvfs(existing.unwrap_or(Path::new("."))).ok()?;
     (space.total_space() > 0).then(|| space.available_space())
 }
 
@@ -247,12 +269,20 @@ pub fn remove_leftovers(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     Ok(removed)
 }
 
+/// Whether the file `name` is what a crash leaves that was about to replace the file `of`.
+pub fn is_temporary_of(name: &str, of: &str) -> bool {
+    replaced_by(name) == Some(of)
+}
+
 fn is_temporary(name: &str) -> bool {
-    let middle = name
-        .strip_prefix('.')
-        .and_then(|n| n.strip_suffix(".tmp"))
-        .and_then(|n| n.rsplit_once('.'));
-    middle.is_some_and(|(name, pid)| !name.is_empty() && pid.parse::<u32>().is_ok())
+    replaced_by(name).is_some_and(|name| !name.is_empty())
+}
+
+/// The file that a temporary one was to replace: `NAME` of `.NAME.PID.tmp`.
+fn replaced_by(name: &str) -> Option<&str> {
+    let inner = name.strip_prefix('.')?.strip_suffix(".tmp")?;
+    let (name, pid) = inner.rsplit_once('.')?;
+    pid.parse::<u32>().is_ok().then_some(name)
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! whatever was measured. Each line is in the file (not in a buffer) when [`MetricsWriter::append`]
 //! returns. JSON has no NaN or infinity: such a value is `null` in the file and NaN when read.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use crate::report::files::{Appender, FileError, io_error, replace_with_bytes};
+use super::history::History;
+use crate::report::files::{Appender, FileError, io_error, replace_file};
 
 /// Why metrics could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -95,46 +97,69 @@ impl MetricsRow {
     }
 }
 
-/// Reads all lines of a file. A half-written last line (no line end) is left out: a crash leaves
-/// one. Any other malformed line is an error with its number.
+/// Reads a file; of a long run the rows are thinned out ([`History`]). A half-written last line (no line
+/// end) is left out: a crash leaves one. Any other malformed line is an error with its number.
 pub fn read(path: &Path) -> Result<Vec<MetricsRow>, MetricsError> {
-    Ok(scan(path)?.into_iter().map(|(row, _)| row).collect())
+    let mut history = History::default();
+    scan(path, |row, _| {
+        history.push(row);
+        Ok(())
+    })?;
+    Ok(history.rows().cloned().collect())
 }
 
-/// Rows and their lines as they stand in the file.
-fn scan(path: &Path) -> Result<Vec<(MetricsRow, String)>, MetricsError> {
-    let bytes = fs::read(path).map_err(io_error(path, 0, "read the metrics"))?;
-    // Half a line may end inside a character.
-    let text = String::from_utf8_lossy(&bytes);
-    let mut rows = Vec::new();
-    for (number, line) in text.split_inclusive('\n').enumerate() {
-        if !line.ends_with('\n') {
+/// Hands out rows and their lines as they stand in the file, one after the other.
+fn scan(
+    path: &Path,
+    mut take: impl FnMut(MetricsRow, &[u8]) -> Result<(), MetricsError>,
+) -> Result<(), MetricsError> {
+    let fail = io_error(path, 0, "read the metrics");
+    let mut file = BufReader::new(File::open(path).map_err(fail)?);
+    let mut line = Vec::new();
+    for number in 1.. {
+        line.clear();
+        file.read_until(b'\n', &mut line).map_err(fail)?;
+        if !line.ends_with(b"\n") {
             break;
         }
-        let row = MetricsRow::parse(line).map_err(|problem| MetricsError::Line {
+        let row = MetricsRow::parse(&String::from_utf8_lossy(&line));
+        let row = row.map_err(|problem| MetricsError::Line {
             path: path.to_path_buf(),
-            line: number + 1,
+            line: number,
             problem,
         })?;
-        rows.push((row, line.to_owned()));
+        take(row, &line)?;
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Cuts the lines past `step`, and a half-written last line, atomically; the rows kept. A missing
 /// file stays missing. Lines that are kept do not change by a byte.
-pub fn cut(path: &Path, step: u64) -> Result<Vec<MetricsRow>, MetricsError> {
+pub fn cut(path: &Path, step: u64) -> Result<History, MetricsError> {
+    let (mut history, mut kept) = (History::default(), 0);
     if !path.exists() {
-        return Ok(Vec::new());
+        return Ok(history);
     }
-    let mut kept = scan(path)?;
-    kept.retain(|(row, _)| row.step <= step);
-    let text: String = kept.iter().map(|(_, line)| line.as_str()).collect();
+    scan(path, |row, line| {
+        if row.step <= step {
+            kept += line.len() as u64;
+            history.push(row);
+        }
+        Ok(())
+    })?;
     let size = fs::metadata(path).map_err(io_error(path, 0, "read the metrics"))?;
-    if size.len() != text.len() as u64 {
-        replace_with_bytes(path, text.as_bytes())?;
+    if size.len() != kept {
+        replace_file(path, kept, |file| {
+            let fail = io_error(path, kept, "write it");
+            let mut out = BufWriter::new(file);
+            scan(path, |row, line| match row.step <= step {
+                true => Ok(out.write_all(line).map_err(fail)?),
+                false => Ok(()),
+            })?;
+            Ok::<_, MetricsError>(out.flush().map_err(fail)?)
+        })?;
     }
-    Ok(kept.into_iter().map(|(row, _)| row).collect())
+    Ok(history)
 }
 
 /// Appends lines.
@@ -241,7 +266,7 @@ mod tests {
             assert_eq!(steps, kept, "{len}");
             assert_eq!(fs::read(&path).unwrap()[..ends[2]], bytes[..ends[2]]);
         }
-        assert!(cut(&dir.path().join("none"), 3).unwrap().is_empty());
+        assert!(cut(&dir.path().join("none"), 3).unwrap().last().is_none());
         MetricsWriter::resume(&dir.path().join("new.jsonl"), 0).unwrap();
     }
 
@@ -260,8 +285,8 @@ mod tests {
             let mut lines: Vec<&str> = good.lines().collect();
             lines[1] = bad;
             fs::write(&path, lines.join("\n") + "\n").unwrap();
-            for result in [read(&path), cut(&path, 9)] {
-                let message = result.unwrap_err().to_string();
+            for error in [read(&path).unwrap_err(), cut(&path, 9).unwrap_err()] {
+                let message = error.to_string();
                 assert!(message.contains("metrics.jsonl:2:"), "{message}");
             }
         }

@@ -14,15 +14,21 @@ use crate::report::html::{Chart, Series, escape, page, table};
 mod evaluation;
 mod film;
 
-/// Writes the report of the run in `folder` into it; `state`: what a process that trains it says of it.
+/// Writes the report of the run in `folder` into it.
 ///
 /// # Errors
 /// No run, damaged files, or no space.
-pub fn write(folder: &Path, state: Option<RunState>) -> Result<PathBuf, RunsError> {
-    let mut run = Run::open(folder)?;
-    run.state = state.unwrap_or(run.state);
-    let path = folder.join("report.html");
-    replace_with_bytes(&path, html(&run)?.as_bytes())?;
+pub fn write(folder: &Path) -> Result<PathBuf, RunsError> {
+    write_run(&Run::open(folder)?)
+}
+
+/// Writes the report of a run into its folder.
+///
+/// # Errors
+/// Damaged files, or no space.
+pub fn write_run(run: &Run) -> Result<PathBuf, RunsError> {
+    let path = run.path.join("report.html");
+    replace_with_bytes(&path, html(run)?.as_bytes())?;
     Ok(path)
 }
 

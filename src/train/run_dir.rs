@@ -1,7 +1,7 @@
 //! The folder of a run: where each file lies, who may write to it.
 
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,10 +27,12 @@ pub enum RunDirError {
         path: PathBuf,
     },
     /// Another process trains in it.
-    #[error("{}: another process is writing to this run; expected to be alone: wait for it or stop it", path.display())]
+    #[error("{}: another process{holder} is writing to this run; expected to be alone: wait for it or stop it", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
+        /// Which one, in words; empty where that is unknown.
+        holder: String,
     },
 }
 
@@ -186,11 +188,15 @@ fn refuse_used(path: &Path) -> Result<(), RunDirError> {
     Ok(())
 }
 
-/// The system releases the lock with the process, however that ends; the empty file stays.
+/// The system releases the lock with the process, however that ends; the file stays, with the number of the
+/// process that had it last.
 fn lock(path: &Path) -> Result<File, RunDirError> {
     let file = path.join(LOCK);
     let fail = io_error(&file, 0, "lock the run's folder");
-    let lock = File::create(&file).map_err(fail)?;
+    let mut options = OpenOptions::new();
+    // Not cut short: the number in it is the holder's until the lock is ours.
+    options.read(true).write(true).create(true).truncate(false);
+    let mut lock = options.open(&file).map_err(fail)?;
     let mut found = lock.try_lock();
     for _ in 1..LOCK_TRIES {
         if matches!(found, Err(TryLockError::WouldBlock)) {
@@ -199,13 +205,30 @@ fn lock(path: &Path) -> Result<File, RunDirError> {
         }
     }
     match found {
-        Ok(()) => Ok(lock),
+        Ok(()) => {
+            let written = lock
+                .set_len(0)
+                .and_then(|()| write!(lock, "{:>10}", std::process::id()));
+            written.map_err(fail)?;
+            Ok(lock)
+        }
         Err(TryLockError::WouldBlock) => Err(RunDirError::Locked {
             path: path.to_path_buf(),
+            holder: holder(&mut lock),
         }),
         // Some network file systems have no locks: train without one.
         Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => Ok(lock),
         Err(TryLockError::Error(e)) => Err(fail(e).into()),
+    }
+}
+
+/// Who holds the lock, as its file says; nothing where that is no number of a process.
+fn holder(lock: &mut File) -> String {
+    let mut number = String::new();
+    let read = lock.take(20).read_to_string(&mut number);
+    match number.trim_start().parse::<u32>() {
+        Ok(number) if read.is_ok() => format!(" (process {number})"),
+        _ => String::new(),
     }
 }
 
@@ -229,6 +252,8 @@ mod tests {
         fs::write(run.config(), "").unwrap();
         let second = RunDir::resume(&path).unwrap_err();
         assert!(matches!(second, RunDirError::Locked { .. }), "{second}");
+        let holder = format!("another process (process {})", std::process::id());
+        assert!(second.to_string().contains(&holder), "{second}");
         assert!(is_locked(&path));
         drop(run);
         assert!(!is_locked(&path) && !is_locked(dir.path()));

@@ -2,16 +2,18 @@
 
 use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Counters, Part};
 use super::held_out::{HeldOut, Measurement};
+use super::history::History;
 use super::levels::Levels;
+use super::machine::Machine;
 use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
 use super::report;
 use super::run_dir::RunDir;
-use super::runs::RunState;
+use super::runs::{Run, RunState};
 use super::setup::{Setup, page_batch};
 use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
-use super::tensors::{StateTensors, restore, restore_counters};
+use super::tensors::{StateTensors, restore, restore_counters, specs};
 use crate::data::{DataError, Loader, Packed, RequestError};
 use crate::device::Device;
 use crate::device::memory::peak_resident_bytes;
@@ -154,6 +156,7 @@ pub struct Trainer<'a> {
     loader: Loader,
     counters: Counters,
     metrics: MetricsWriter,
+    history: History,
     events: EventWriter,
     window: Window,
     seconds: f64,
@@ -199,6 +202,7 @@ impl<'a> Trainer<'a> {
         let batch = setup.config.batch as usize;
         if let Some(checkpoint) = resume {
             same_attributes(&checkpoint.info().attribute_names, data.attribute_names())?;
+            checkpoint.check_network(&specs(setup.net.table()))?;
         }
         let mut state = setup.allocate()?;
         let counters = resume.map_or(Counters::default(), |c| c.info().counters);
@@ -214,7 +218,7 @@ impl<'a> Trainer<'a> {
                 state.get_mut::<f32>(Arena::Ema).copy_from_slice(&start);
             }
         }
-        let kept = metrics::cut(&run.metrics(), counters.step)?;
+        let history = metrics::cut(&run.metrics(), counters.step)?;
         Ok(Self {
             step: TrainStep::new(&setup.recipe(), batch, device)?,
             held_out: HeldOut::new(setup, &data, device)?,
@@ -224,7 +228,8 @@ impl<'a> Trainer<'a> {
             metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
             events: EventWriter::resume(run.path(), counters.step)?,
             window: Window::default(),
-            seconds: kept.last().map_or(0.0, |row| row.seconds),
+            seconds: history.last().map_or(0.0, |row| row.seconds),
+            history,
             skipped_in_a_row: 0,
             suspect: None,
             fault: None,
@@ -307,7 +312,14 @@ impl<'a> Trainer<'a> {
 
     /// Writes report.html. A run does not end because nobody can look at it.
     fn report(&self, state: RunState, observer: &mut dyn Observer) {
-        if let Err(error) = report::write(self.run.path(), Some(state)) {
+        let run = Run {
+            path: self.run.path().to_path_buf(),
+            config: self.setup.config.clone(),
+            rows: self.history.rows().cloned().collect(),
+            machine: Machine::load(&self.run.machine()),
+            state,
+        };
+        if let Err(error) = report::write_run(&run) {
             observer.note(&format!("warning: no report: {error}"));
         }
     }
@@ -439,6 +451,7 @@ impl<'a> Trainer<'a> {
         self.events
             .scalars(row.step, row.values.iter().map(|(k, v)| (k.as_str(), *v)))?;
         observer.logged(&row);
+        self.history.push(row);
         Ok(())
     }
 
@@ -501,14 +514,13 @@ impl<'a> Trainer<'a> {
 
     /// Draws the loss so far.
     fn plot(&self) -> Result<(), TrainError> {
-        let rows = metrics::read(&self.run.metrics())?;
         let points = |key: &str| -> Vec<[f64; 2]> {
             let thousands = |row: &MetricsRow| row.images as f64 / 1000.0;
             let point = |row: &MetricsRow| row.get(key).map(|loss| [thousands(row), loss]);
-            rows.iter().filter_map(point).collect()
+            self.history.rows().filter_map(point).collect()
         };
         let raw = points("loss");
-        let smooth = moving_average(&raw, (rows.len() / 100).clamp(2, 50));
+        let smooth = moving_average(&raw, (raw.len() / 100).clamp(2, 50));
         let held_out = points("held_out_loss");
         let panel = Panel {
             x_label: "thousand images".into(),

@@ -87,7 +87,7 @@ fn configurations_that_say_something_else_are_refused() {
             NETWORK,
             "/layers_per_block",
             json!(1 << 20),
-            ["layers_per_block", "found 2097152 blocks"],
+            ["layers_per_block", "1 to 64"],
         ),
         (
             NETWORK,

@@ -6,6 +6,7 @@ use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use super::grouped;
+use crate::data::picture;
 use crate::report::files::{FileError, io_error};
 use crate::report::html::png_address;
 use crate::train::runs::Run;
@@ -98,8 +99,7 @@ fn bounded(png: Vec<u8>, bytes: usize) -> Vec<u8> {
     if png.len() <= bytes && png.starts_with(b"\x89PNG") {
         return png;
     }
-    let mut picture =
-        image::load_from_memory(&png).unwrap_or_else(|_| image::DynamicImage::new_rgb8(1, 1));
+    let mut picture = picture::open(&png).unwrap_or_else(|_| image::DynamicImage::new_rgb8(1, 1));
     loop {
         let mut small = Vec::new();
         let written = picture.write_to(&mut Cursor::new(&mut small), image::ImageFormat::Png);

@@ -63,7 +63,7 @@ fn run(dir: &Path, rows: u64) -> PathBuf {
 }
 
 fn read(path: &Path) -> String {
-    let html = std::fs::read_to_string(write(path, None).unwrap()).unwrap();
+    let html = std::fs::read_to_string(write(path).unwrap()).unwrap();
     html.strip_prefix("<!doctype html>\n").unwrap().to_owned()
 }
 
@@ -256,10 +256,12 @@ fn a_run_that_just_began_has_a_page_too() {
     std::fs::remove_dir(path.join("samples")).unwrap();
     std::fs::remove_file(path.join("metrics.jsonl")).unwrap();
     assert!(Document::parse(&read(&path)).is_ok());
-    write(&path, Some(RunState::Finished)).unwrap();
+    let state = RunState::Finished;
+    let run = Run::open(&path).unwrap();
+    write_run(&Run { state, ..run }).unwrap();
     let text = std::fs::read_to_string(path.join("report.html")).unwrap();
     assert!(text.contains("finished</span>") && text.contains("--steps 40000"));
-    assert!(matches!(write(dir.path(), None), Err(RunsError::Dir(_))));
+    assert!(matches!(write(dir.path()), Err(RunsError::Dir(_))));
 }
 
 #[test]
