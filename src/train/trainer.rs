@@ -19,7 +19,6 @@ use crate::device::Device;
 use crate::device::memory::peak_resident_bytes;
 use crate::diffusion::generate::{GenerateError, Generator};
 use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
-use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
 use crate::report::files::FileError;
 use crate::report::picture::PictureError;
 use crate::tape::Arena;
@@ -30,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 mod health;
+mod plot;
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -509,37 +509,6 @@ impl<'a> Trainer<'a> {
             .picture(self.counters.step, "samples", size, &png)?;
         self.plot()?;
         observer.note(&format!("wrote {}", path.display()));
-        Ok(())
-    }
-
-    /// Draws the loss so far.
-    fn plot(&self) -> Result<(), TrainError> {
-        let points = |key: &str| -> Vec<[f64; 2]> {
-            let thousands = |row: &MetricsRow| row.images as f64 / 1000.0;
-            let point = |row: &MetricsRow| row.get(key).map(|loss| [thousands(row), loss]);
-            self.history.rows().filter_map(point).collect()
-        };
-        let raw = points("loss");
-        let smooth = moving_average(&raw, (raw.len() / 100).clamp(2, 50));
-        let held_out = points("held_out_loss");
-        let panel = Panel {
-            x_label: "thousand images".into(),
-            y_label: "mean squared error".into(),
-            log_y: true,
-            legend: true,
-            marks: vec![
-                Mark::line("", pale(0), raw),
-                Mark::line("training", 0, smooth),
-                Mark::line("held out (averaged weights)", 1, held_out),
-            ],
-            ..Panel::default()
-        };
-        let mut plot = Figure::single(panel, [960, 520]);
-        plot.title = format!(
-            "{} on {}: noise prediction error",
-            self.setup.config.preset, self.setup.config.data
-        );
-        plot.render()?.save_png(&self.run.loss_plot())?;
         Ok(())
     }
 
