@@ -160,6 +160,13 @@ fn follows(setup: &Setup, micro_batches: u64, steps: u64) {
         let limit = if i == 0 { 1e-5 } else { 1e-4 };
         let near = |a: f32, b: f32| f64::from(a - b).abs() <= limit * f64::from(b.abs());
         assert!(near(got.loss, want.loss), "step {i}: {got:?}, not {want:?}");
+        assert_eq!(got.losses.len(), setup.config.batch as usize);
+        for (a, b) in got.losses.iter().zip(&want.losses) {
+            assert!(
+                a.0 == b.0 && near(a.1, b.1),
+                "step {i}: {got:?}, not {want:?}"
+            );
+        }
         assert_eq!(
             got.classifier_loss.is_some(),
             classifier != ClassifierKind::None
