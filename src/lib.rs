@@ -3,7 +3,6 @@
 //! A training step is *recorded once* on a tape, *planned once* (memory), and *replayed* as often
 //! as needed on a device. The folders are floors of a house; each uses only the floors below it:
 //! `cli` > `reproduce`, `interchange` > `evaluate` > `train` > `diffusion` > `model` > `ops` > `tape`, `gmm`, `data` > `device`, `report`, `rng`.
-
 //!
 //! Two examples of the repository explain themselves: `cargo run --release --example record_your_own_tape` records a
 //! network with the ops of [`ops`], differentiates it, plans it and trains it

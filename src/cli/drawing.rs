@@ -14,7 +14,7 @@ use gmmk::tape::state::State;
 use gmmk::train::checkpoint::{self, Checkpoint, CheckpointInfo, Part};
 use gmmk::train::config::DataKind;
 use gmmk::train::setup::Setup;
-use gmmk::train::tensors::{arena, restore, specs};
+use gmmk::train::tensors::load;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -130,14 +130,7 @@ pub fn open(path: &Path) -> Result<Checkpoint> {
 
 /// State with the weights of one part of a checkpoint.
 pub fn weights(checkpoint: &Checkpoint, setup: &Setup, part: Part) -> Result<State> {
-    // What the file says of itself is held against what it holds before anything is allocated.
-    checkpoint.check_network(&specs(setup.net.table()))?;
-    let mut state = State::default();
-    for arena in [arena(Part::Weight), arena(part)] {
-        state.allocate(arena, setup.net.table().elements())?;
-    }
-    restore(checkpoint, setup.net.table(), &mut state, &[part])?;
-    Ok(state)
+    load(checkpoint, setup.net.table(), &[part])
 }
 
 impl DrawingArgs {

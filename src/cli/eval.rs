@@ -20,7 +20,7 @@ use gmmk::train::checkpoint::{self, Checkpoint, Part};
 use gmmk::train::config::{DataKind, RunConfig};
 use gmmk::train::length::Length;
 use gmmk::train::setup::Setup;
-use gmmk::train::tensors::{restore, specs};
+use gmmk::train::tensors::load;
 use gmmk::train::trainer::Probe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -130,12 +130,7 @@ pub fn run(args: &EvalArgs) -> Result<()> {
             packed.data_set()
         );
     }
-    checkpoint.check_network(&specs(setup.net.table()))?;
-    let mut state = State::default();
-    for arena in [Arena::Params, Arena::Ema] {
-        state.allocate(arena, setup.net.table().elements())?;
-    }
-    restore(&checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
+    let mut state = load::<anyhow::Error>(&checkpoint, setup.net.table(), &[Part::Ema])?;
     let (sampler, steps) = args.sampler.choose(setup.schedule.t_max());
     let settings = Settings {
         count: args.count as usize,

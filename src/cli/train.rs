@@ -483,8 +483,11 @@ fn go(
     if outcome.step == 0 && !outcome.finished {
         say("stopped before the first step; nothing was trained");
     } else if outcome.finished {
+        // A short run has no page.
+        let drawn = run.sample_page(outcome.step).exists();
+        let samples = if drawn { ", samples" } else { "" };
         say(&format!(
-            "done: {} steps; report.html, samples and checkpoints in {folder}",
+            "done: {} steps; report.html{samples} and checkpoints in {folder}",
             outcome.step
         ));
         say(&format!(

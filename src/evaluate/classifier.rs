@@ -18,7 +18,7 @@ use crate::train::checkpoint::{
 use crate::train::config::{DataKind, RunConfig, resume_difference};
 use crate::train::length::Length;
 use crate::train::step::StepError;
-use crate::train::tensors::{StateTensors, restore, specs};
+use crate::train::tensors::{StateTensors, load};
 use program::{Learning, Looking};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -226,14 +226,8 @@ impl AttributeClassifier {
             return Err(other(format!("pictures of {size} pixels a side")));
         }
         let net = AttributeNet::new(about.sample_size, k);
-        // What the file says of itself is held against what it holds before anything is allocated.
-        checkpoint.check_network(&specs(net.table()))?;
-        let mut state = State::default();
         let parts = [Part::Weight, Part::Ema];
-        for arena in [Arena::Params, Arena::Ema] {
-            state.allocate(arena, net.table().elements())?;
-        }
-        restore(&checkpoint, net.table(), &mut state, &parts)?;
+        let state = load::<AttributeError>(&checkpoint, net.table(), &parts)?;
         let names = (info.attribute_names.clone(), about.one_hot);
         let mut read = Self::ready(net, info.config.clone(), names, state, device)?;
         read.held_out = about.held_out;

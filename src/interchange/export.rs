@@ -8,11 +8,9 @@ use super::weights::write_tensors;
 use super::{InterchangeError, card, check, scheduler};
 use crate::device::pool::Pool;
 use crate::report::files::{io_error, remove_leftovers, replace_with_bytes};
-use crate::tape::Arena;
-use crate::tape::state::State;
 use crate::train::checkpoint::{Checkpoint, Part, TensorSpec};
 use crate::train::setup::Setup;
-use crate::train::tensors::{arena, restore, specs};
+use crate::train::tensors::{arena, load, specs};
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -125,12 +123,7 @@ fn write_check(
     folder: &Path,
     pool: &Arc<Pool>,
 ) -> Result<(), InterchangeError> {
-    let mut state = State::default();
-    let table = setup.net.table();
-    for arena in [Arena::Params, arena(part)] {
-        state.allocate(arena, table.elements())?;
-    }
-    restore(checkpoint, table, &mut state, &[part])?;
+    let mut state = load::<InterchangeError>(checkpoint, setup.net.table(), &[part])?;
     let rows = &checkpoint.info().attribute_rows;
     let path = folder.join("check.safetensors");
     check::write(&path, setup, rows, (&mut state, arena(part)), pool)

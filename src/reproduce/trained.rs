@@ -17,7 +17,7 @@ use crate::train::machine::Machine;
 use crate::train::metrics::{self, MetricsRow};
 use crate::train::run_dir::RunDir;
 use crate::train::setup::{self, Setup};
-use crate::train::tensors::{restore, specs};
+use crate::train::tensors::load;
 use crate::train::trainer::{Observer, Trainer};
 use crate::train::trial::seconds_per_picture;
 use std::path::Path;
@@ -204,12 +204,7 @@ impl Model {
             });
         }
         let setup = Setup::for_data(info.config.clone(), &data.packed)?;
-        let mut state = State::default();
-        checkpoint.check_network(&specs(setup.net.table()))?;
-        for arena in [Arena::Params, Arena::Ema] {
-            state.allocate(arena, setup.net.table().elements())?;
-        }
-        restore(checkpoint, setup.net.table(), &mut state, &[Part::Ema])?;
+        let state = load::<ReproduceError>(checkpoint, setup.net.table(), &[Part::Ema])?;
         let rows = run.map(|run| run.join("metrics.jsonl"));
         let metrics = match rows.filter(|path| path.is_file()) {
             Some(path) => metrics::read(&path)?,

@@ -172,10 +172,10 @@ impl MetricsWriter {
         Self::open(path, true)
     }
 
-    /// Goes on after `step`: [`cut`]s the file (which may be missing) and appends to it.
-    pub fn resume(path: &Path, step: u64) -> Result<Self, MetricsError> {
-        cut(path, step)?;
-        Self::open(path, false)
+    /// Goes on after `step`: [`cut`]s the file (which may be missing) and appends to it. Also the lines kept.
+    pub fn resume(path: &Path, step: u64) -> Result<(Self, History), MetricsError> {
+        let history = cut(path, step)?;
+        Ok((Self::open(path, false)?, history))
     }
 
     fn open(path: &Path, new: bool) -> Result<Self, MetricsError> {
@@ -255,7 +255,7 @@ mod tests {
         let path = dir.path().join("cut.jsonl");
         for len in ends[3]..=bytes.len() {
             fs::write(&path, &bytes[..len]).unwrap();
-            let mut writer = MetricsWriter::resume(&path, 4).unwrap();
+            let (mut writer, _) = MetricsWriter::resume(&path, 4).unwrap();
             writer.append(&row(5)).unwrap();
             let steps: Vec<u64> = read(&path).unwrap().iter().map(|r| r.step).collect();
             let kept = if len == ends[3] {

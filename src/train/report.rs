@@ -175,10 +175,16 @@ fn curves(run: &Run) -> String {
         levels(
             run,
             "held_out_loss",
-            "Loss by noise level",
-            "held-out pictures",
+            Run::points,
+            ["Loss by noise level", "held-out pictures"],
         ),
-        levels(run, "loss", "Training loss by noise level", "smoothed"),
+        // Few samples of a line of training's log are of one level.
+        levels(
+            run,
+            "loss",
+            Run::smooth,
+            ["Training loss by noise level", "smoothed"],
+        ),
         raw_and_smooth(
             run,
             [
@@ -281,7 +287,12 @@ fn losses(run: &Run) -> Chart {
 }
 
 /// `loss` by noise level; what is left of a picture is its scale in the noisy one.
-fn levels(run: &Run, loss: &str, title: &str, note: &str) -> Chart {
+fn levels(
+    run: &Run,
+    loss: &str,
+    points: impl Fn(&Run, &str) -> Vec<[f64; 2]>,
+    [title, note]: [&str; 2],
+) -> Chart {
     const CLASSES: [&str; 5] = ["c4", "c1", "c3", "c2", "c0"];
     let schedule = Schedule::new(run.config.schedule).ok();
     let scale = |t: u32| Some(100.0 * schedule.as_ref()?.alpha_bar().get(t as usize)?.sqrt());
@@ -301,12 +312,7 @@ fn levels(run: &Run, loss: &str, title: &str, note: &str) -> Chart {
             let scales = scale(level.first).zip(scale(level.last));
             let scales = scales.map_or(String::new(), |(a, b)| format!(": {a:.0} to {b:.0} %"));
             let name = format!("t {}\u{2013}{}{scales}", level.first, level.last);
-            // Few samples of a line of training's log are of one level.
-            let points = match loss {
-                "loss" => run.smooth(metric),
-                _ => run.points(metric),
-            };
-            line(name, class, points)
+            line(name, class, points(run, metric))
         });
     Chart {
         log_y: true,

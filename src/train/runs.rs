@@ -59,7 +59,7 @@ pub struct Run {
     pub path: PathBuf,
     /// Its configuration.
     pub config: RunConfig,
-    /// All lines of metrics.
+    /// Lines of metrics; of a long run thinned out ([`super::history::History`]).
     pub rows: Vec<MetricsRow>,
     /// What it was trained on, where that is recorded.
     pub machine: Option<Machine>,

@@ -3,6 +3,7 @@
 use super::checkpoint::{Checkpoint, CheckpointError, Counters, Part, TensorSource, TensorSpec};
 use crate::model::ParamTable;
 use crate::tape::Arena;
+use crate::tape::executable::DeviceError;
 use crate::tape::state::State;
 
 /// The arena of a checkpoint's part.
@@ -78,6 +79,26 @@ pub fn restore(
         }
     }
     Ok(())
+}
+
+/// A state with `parts` of a checkpoint, and room for the weights. What the file says of itself is held against
+/// what it holds before anything is allocated.
+///
+/// # Errors
+/// As for [`restore`]; not enough memory.
+pub fn load<E: From<CheckpointError> + From<DeviceError>>(
+    checkpoint: &Checkpoint,
+    table: &ParamTable,
+    parts: &[Part],
+) -> Result<State, E> {
+    checkpoint.check_network(&specs(table))?;
+    let mut state = State::default();
+    let arenas = parts.iter().map(|&part| arena(part));
+    for arena in arenas.chain([Arena::Params]) {
+        state.allocate(arena, table.elements())?;
+    }
+    restore(checkpoint, table, &mut state, parts)?;
+    Ok(state)
 }
 
 /// Puts the optimizer's counters into `state`.

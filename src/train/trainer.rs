@@ -5,7 +5,7 @@ use super::held_out::{HeldOut, Measurement};
 use super::history::History;
 use super::levels::Levels;
 use super::machine::Machine;
-use super::metrics::{self, MetricsError, MetricsRow, MetricsWriter};
+use super::metrics::{MetricsError, MetricsRow, MetricsWriter};
 use super::page::Page;
 use super::report;
 use super::run_dir::RunDir;
@@ -218,14 +218,14 @@ impl<'a> Trainer<'a> {
                 state.get_mut::<f32>(Arena::Ema).copy_from_slice(&start);
             }
         }
-        let history = metrics::cut(&run.metrics(), counters.step)?;
+        let (metrics, history) = MetricsWriter::resume(&run.metrics(), counters.step)?;
         Ok(Self {
             step: TrainStep::new(&setup.recipe(), batch, device)?,
             held_out: HeldOut::new(setup, &data, device)?,
             pages: Pages::new(setup, &data, device)?,
             probe: None,
             loader: Loader::new(data.clone(), batch, setup.config.seed, counters.images_seen)?,
-            metrics: MetricsWriter::resume(&run.metrics(), counters.step)?,
+            metrics,
             events: EventWriter::resume(run.path(), counters.step)?,
             window: Window::default(),
             seconds: history.last().map_or(0.0, |row| row.seconds),
@@ -310,16 +310,20 @@ impl<'a> Trainer<'a> {
         })
     }
 
-    /// Writes report.html. A run does not end because nobody can look at it.
-    fn report(&self, state: RunState, observer: &mut dyn Observer) {
-        let run = Run {
+    /// The run as others see it.
+    fn as_run(&self, state: RunState) -> Run {
+        Run {
             path: self.run.path().to_path_buf(),
             config: self.setup.config.clone(),
             rows: self.history.rows().cloned().collect(),
             machine: Machine::load(&self.run.machine()),
             state,
-        };
-        if let Err(error) = report::write_run(&run) {
+        }
+    }
+
+    /// Writes report.html. A run does not end because nobody can look at it.
+    fn report(&self, state: RunState, observer: &mut dyn Observer) {
+        if let Err(error) = report::write_run(&self.as_run(state)) {
             observer.note(&format!("warning: no report: {error}"));
         }
     }

@@ -6,6 +6,8 @@ mod bad_files;
 mod bad_options;
 mod control;
 mod evaluation;
+#[path = "../common/folder.rs"]
+mod folder;
 mod forms;
 mod interchange;
 mod promises;
@@ -181,21 +183,8 @@ fn finished() -> &'static Path {
 /// A copy of the finished run, in `folder`.
 fn copy_of_finished(folder: &Path, name: &str) -> PathBuf {
     let to = folder.join(name);
-    copy(finished(), &to);
+    folder::copy(finished(), &to);
     to
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, target).unwrap();
-        }
-    }
 }
 
 fn text(path: impl AsRef<OsStr>) -> String {

@@ -7,6 +7,8 @@
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 #![allow(clippy::unwrap_used)] // A test that meets an error should stop.
 
+#[path = "../common/folder.rs"]
+mod folder;
 mod outputs;
 mod training;
 
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use anyhow::{Context, Result, ensure};
+use folder::copy;
 use tempfile::TempDir;
 
 /// Ways to fail; `shim.c` says what they are.

@@ -71,8 +71,9 @@ fn outcome(root: &Path) -> Result<Files> {
     Ok(found)
 }
 
-/// Every checkpoint is sound, and the newest is not older than the last one that was completed.
-fn check_left(root: &Path, before: &[Change]) -> Result<()> {
+/// Checks that every checkpoint is sound and the newest not older than the last one that was completed; the
+/// newest's step, 0 if there is none.
+fn check_left(root: &Path, before: &[Change]) -> Result<u64> {
     let folder = root.join("run/checkpoints");
     let mut newest = 0;
     for (step, path) in gmmk::train::checkpoint::list(&folder)? {
@@ -95,34 +96,13 @@ fn check_left(root: &Path, before: &[Change]) -> Result<()> {
             "latest names {latest}"
         );
     }
-    Ok(())
+    Ok(newest)
 }
 
-/// A run from the beginning.
-struct Fresh;
-
-impl Scenario for Fresh {
-    fn prepare(&self, _: &Path) {}
-    fn command(&self, root: &Path, again: bool) -> Command {
-        if again {
-            train_again(root)
-        } else {
-            train(root, false)
-        }
-    }
-    fn outcome(&self, root: &Path) -> Result<Files> {
-        outcome(root)
-    }
-    fn cleans_up(&self) -> bool {
-        true
-    }
-    fn check_left(&self, root: &Path, before: &[Change]) -> Result<()> {
-        check_left(root, before)
-    }
+/// A run from the beginning, or one that was killed in the middle of its fourth save and goes on.
+struct Training {
+    resumed: bool,
 }
-
-/// A run that was killed in the middle of its fourth save goes on.
-struct Resumed;
 
 /// What the killed run left: half a checkpoint, and a line of metrics for it.
 fn killed() -> &'static Path {
@@ -144,15 +124,17 @@ fn killed() -> &'static Path {
     KILLED.get_or_init(new).path()
 }
 
-impl Scenario for Resumed {
+impl Scenario for Training {
     fn prepare(&self, root: &Path) {
-        copy(&killed().join("root"), root);
+        if self.resumed {
+            copy(&killed().join("root"), root);
+        }
     }
     fn command(&self, root: &Path, again: bool) -> Command {
         if again {
             train_again(root)
         } else {
-            train(root, true)
+            train(root, self.resumed)
         }
     }
     fn outcome(&self, root: &Path) -> Result<Files> {
@@ -162,21 +144,12 @@ impl Scenario for Resumed {
         true
     }
     fn check_left(&self, root: &Path, before: &[Change]) -> Result<()> {
-        ensure!(root.join("run/config.toml").is_file(), "no config.toml");
-        check_left(root, before)?;
-        let list = gmmk::train::checkpoint::list(&root.join("run/checkpoints"))?;
-        let newest = list.last().map_or(0, |(step, _)| *step);
-        ensure!(newest >= 6, "step 6 was saved, {newest} is there");
+        let newest = check_left(root, before)?;
+        if self.resumed {
+            ensure!(root.join("run/config.toml").is_file(), "no config.toml");
+            ensure!(newest >= 6, "step 6 was saved, {newest} is there");
+        }
         Ok(())
-    }
-}
-
-/// Copies a folder into one that is there.
-pub fn copy(from: &Path, to: &Path) {
-    for file in walk(from) {
-        let target = to.join(file.strip_prefix(from).unwrap());
-        fs::create_dir_all(target.parent().unwrap()).unwrap();
-        fs::copy(&file, target).unwrap();
     }
 }
 
@@ -205,10 +178,10 @@ pub fn finished() -> &'static Path {
 
 #[test]
 fn a_run_survives_every_fault() {
-    inject("train", &Fresh, 83);
+    inject("train", &Training { resumed: false }, 83);
 }
 
 #[test]
 fn a_resumed_run_survives_every_fault() {
-    inject("train --resume", &Resumed, 41);
+    inject("train --resume", &Training { resumed: true }, 41);
 }

@@ -101,15 +101,9 @@ fn batches_of_cifar10() {
     let dir = place();
     let record = |i: usize| [vec![i as u8 % 10], vec![i as u8; 3072]].concat();
     let batch: Vec<u8> = (0..3).flat_map(record).collect();
-    for name in [
-        "data_batch_1",
-        "data_batch_2",
-        "data_batch_3",
-        "data_batch_4",
-        "data_batch_5",
-        "test_batch",
-    ] {
-        fs::write(dir.path().join(format!("{name}.bin")), &batch).unwrap();
+    let training = (1..=5).map(|i| format!("data_batch_{i}.bin"));
+    for name in training.chain(["test_batch.bin".to_owned()]) {
+        fs::write(dir.path().join(name), &batch).unwrap();
     }
     let classes = "airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n\n";
     let files = ["data_batch_2.bin", "batches.meta.txt"].map(|name| dir.path().join(name));

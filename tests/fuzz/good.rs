@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+use super::folder;
+
 pub const KIB: usize = 1 << 10;
 pub const MIB: usize = 1 << 20;
 
@@ -84,19 +86,7 @@ pub fn seed(name: &str) -> Vec<u8> {
 
 /// A copy of a folder that `gmmk` made.
 pub fn copy_of(name: &str) -> TempDir {
-    fn copy(from: &Path, to: &Path) {
-        fs::create_dir_all(to).unwrap();
-        for entry in fs::read_dir(from).unwrap() {
-            let path = entry.unwrap().path();
-            let target = to.join(path.file_name().unwrap());
-            if path.is_dir() {
-                copy(&path, &target);
-            } else {
-                fs::copy(&path, target).unwrap();
-            }
-        }
-    }
     let dir = place();
-    copy(&made().join(name), dir.path());
+    folder::copy(&made().join(name), dir.path());
     dir
 }

@@ -11,6 +11,8 @@
 
 mod change;
 mod data;
+#[path = "../common/folder.rs"]
+mod folder;
 mod formats;
 mod good;
 mod measure;

@@ -7,13 +7,11 @@ use gmmk::device::Device;
 use gmmk::device::pool::Pool;
 use gmmk::evaluate::classifier::AttributeClassifier;
 use gmmk::model::NetworkConfig;
-use gmmk::tape::Arena;
-use gmmk::tape::state::State;
 use gmmk::train::checkpoint::{self, Checkpoint};
 use gmmk::train::config::RunConfig;
 use gmmk::train::runs::Run;
 use gmmk::train::setup::Setup;
-use gmmk::train::tensors::{restore, specs};
+use gmmk::train::tensors::load;
 
 use super::change::change;
 use super::good::{MIB, copy_of, place, seed, words};
@@ -35,13 +33,8 @@ fn open_checkpoint(file: &Path) -> Result<(), Box<dyn std::error::Error>> {
     }
     let info = checkpoint.info();
     let setup = Setup::new(info.config.clone(), info.attribute_names.len())?;
-    checkpoint.check_network(&specs(setup.net.table()))?;
-    let mut state = State::default();
     let part = checkpoint.held(checkpoint::Part::Ema);
-    for arena in [Arena::Params, gmmk::train::tensors::arena(part)] {
-        state.allocate(arena, setup.net.table().elements())?;
-    }
-    restore(&checkpoint, setup.net.table(), &mut state, &[part])?;
+    load::<Box<dyn std::error::Error>>(&checkpoint, setup.net.table(), &[part])?;
     Ok(())
 }
 

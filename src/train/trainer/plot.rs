@@ -1,29 +1,29 @@
 //! The curve of the loss, as a picture.
 
 use super::{TrainError, Trainer};
-use crate::report::figure::{Figure, Mark, Panel, moving_average, pale};
-use crate::train::metrics::MetricsRow;
+use crate::report::figure::{Figure, Mark, Panel, pale};
+use crate::train::runs::RunState;
 
 impl Trainer<'_> {
     /// Draws the loss so far.
     pub(super) fn plot(&self) -> Result<(), TrainError> {
-        let points = |key: &str| -> Vec<[f64; 2]> {
-            let thousands = |row: &MetricsRow| row.images as f64 / 1000.0;
-            let point = |row: &MetricsRow| row.get(key).map(|loss| [thousands(row), loss]);
-            self.history.rows().filter_map(point).collect()
+        let run = self.as_run(RunState::Running);
+        let thousands = |points: Vec<[f64; 2]>| -> Vec<[f64; 2]> {
+            points.into_iter().map(|[x, y]| [x / 1000.0, y]).collect()
         };
-        let raw = points("loss");
-        let smooth = moving_average(&raw, (raw.len() / 100).clamp(2, 50));
-        let held_out = points("held_out_loss");
         let panel = Panel {
             x_label: "thousand images".into(),
             y_label: "mean squared error".into(),
             log_y: true,
             legend: true,
             marks: vec![
-                Mark::line("", pale(0), raw),
-                Mark::line("training", 0, smooth),
-                Mark::line("held out (averaged weights)", 1, held_out),
+                Mark::line("", pale(0), thousands(run.points("loss"))),
+                Mark::line("training", 0, thousands(run.smooth("loss"))),
+                Mark::line(
+                    "held out (averaged weights)",
+                    1,
+                    thousands(run.points("held_out_loss")),
+                ),
             ],
             ..Panel::default()
         };
