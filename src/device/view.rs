@@ -294,6 +294,12 @@ impl<'a> RowsMut<'a> {
         })
     }
 
+    /// The same view, for as long as this one rests.
+    pub fn again(&mut self) -> RowsMut<'_> {
+        // SAFETY: `self` owns the elements and is borrowed for as long.
+        unsafe { RowsMut::new(self.ptr, self.layout) }
+    }
+
     /// A dense tensor as one sample of `rows` rows.
     ///
     /// # Panics
@@ -328,8 +334,20 @@ impl<'a> RowsMut<'a> {
         let per_sample = self.rows().div_ceil(rows_per_task);
         Split {
             tasks: self.n() * per_sample,
-            per_sample,
-            rows_per_task,
+            cut: Cut::Rows {
+                rows_per_task,
+                per_sample,
+            },
+            whole: self,
+        }
+    }
+
+    /// Parts of `width` columns each (the last may be narrower), of all rows of all samples.
+    pub fn split_columns(self, width: usize) -> Split<'a> {
+        assert!(width > 0);
+        Split {
+            tasks: self.cols().div_ceil(width),
+            cut: Cut::Columns { width },
             whole: self,
         }
     }
@@ -338,9 +356,19 @@ impl<'a> RowsMut<'a> {
 /// A writable view cut into parts, one per task.
 pub struct Split<'a> {
     whole: RowsMut<'a>,
-    rows_per_task: usize,
-    per_sample: usize,
+    cut: Cut,
     tasks: usize,
+}
+
+/// How a view is cut.
+enum Cut {
+    /// Rows of one sample.
+    Rows {
+        rows_per_task: usize,
+        per_sample: usize,
+    },
+    /// Columns of everything.
+    Columns { width: usize },
 }
 
 // SAFETY: parts are handed out by `part`, whose caller promises to hand out each index to one thread.
@@ -354,10 +382,13 @@ impl Split<'_> {
 
     /// Sample and first row of part number `task`.
     pub fn place(&self, task: usize) -> (usize, usize) {
-        (
-            task / self.per_sample,
-            task % self.per_sample * self.rows_per_task,
-        )
+        match self.cut {
+            Cut::Rows {
+                rows_per_task,
+                per_sample,
+            } => (task / per_sample, task % per_sample * rows_per_task),
+            Cut::Columns { .. } => (0, 0),
+        }
     }
 
     /// Part number `task`.
@@ -366,16 +397,20 @@ impl Split<'_> {
     /// No two live parts have the same index.
     pub(super) unsafe fn part(&self, task: usize) -> RowsMut<'_> {
         assert!(task < self.tasks);
-        let (n, first) = self.place(task);
-        let rows = self.rows_per_task.min(self.whole.rows() - first);
-        let layout = Layout {
-            shape: [1, 1, rows, self.whole.cols()],
-            offset: self.whole.layout.offset
-                + n * self.whole.layout.sample_stride
-                + first * self.whole.layout.ld,
-            ..self.whole.layout
-        };
-        // SAFETY: parts are disjoint row ranges of `whole`, which owns its elements.
+        let mut layout = self.whole.layout;
+        match self.cut {
+            Cut::Rows { rows_per_task, .. } => {
+                let (n, first) = self.place(task);
+                let rows = rows_per_task.min(self.whole.rows() - first);
+                layout.shape = [1, 1, rows, self.whole.cols()];
+                layout.offset += n * layout.sample_stride + first * layout.ld;
+            }
+            Cut::Columns { width } => {
+                layout.offset += task * width;
+                layout.shape[3] = width.min(self.whole.cols() - task * width);
+            }
+        }
+        // SAFETY: parts are disjoint ranges of rows or columns of `whole`, which owns its elements.
         unsafe { RowsMut::new(self.whole.ptr, layout) }
     }
 }
@@ -399,6 +434,28 @@ mod tests {
             }
         }
         assert!(data.iter().all(|&x| x == 1.0));
+    }
+
+    #[test]
+    fn columns_cover_every_element_once() {
+        let mut data = vec![0.0; 3 * 7 * 5];
+        let split = RowsMut::of(&mut data, [3, 1, 7, 5]).split_columns(2);
+        assert_eq!(split.tasks(), 3);
+        for task in 0..3 {
+            // SAFETY: one part at a time.
+            let mut part = unsafe { split.part(task) };
+            assert_eq!(part.shape(), [3, 1, 7, [2, 2, 1][task]]);
+            for (n, r) in (0..3).flat_map(|n| (0..7).map(move |r| (n, r))) {
+                for (j, x) in part.row(n, r).iter_mut().enumerate() {
+                    *x += (1 + 2 * task + j) as f32;
+                }
+            }
+        }
+        assert!(
+            data.iter()
+                .enumerate()
+                .all(|(i, &x)| x == (1 + i % 5) as f32)
+        );
     }
 
     #[test]

@@ -365,15 +365,24 @@ fn winograd_around_the_tiles() {
 /// Sums over many tiles and channels: tasks, units and chunks of the weight gradient.
 #[test]
 fn winograd_of_many_tiles() {
-    let size = Size {
-        input: [2, 40, 24, 32],
-        k: 64,
-        groups: 8,
-    };
-    let form = Form {
-        norm: Norm::ScaleShift,
-        silu: true,
-        ..Form::PLAIN
-    };
-    winograd(size, form, seed(4200));
+    let forms = [
+        (Norm::ScaleShift, false, Kind::Shortcut),
+        (Norm::None, true, Kind::Doubled),
+        (Norm::Plain, false, Kind::Plain),
+    ];
+    for (i, (norm, upsample, residual)) in forms.into_iter().enumerate() {
+        let half = 1 + usize::from(upsample);
+        let size = Size {
+            input: [3, 42 / half, 26 / half, 32],
+            k: 80,
+            groups: 8,
+        };
+        let form = Form {
+            norm,
+            silu: i == 0,
+            upsample,
+            residual,
+        };
+        winograd(size, form, seed(4200 + i as u64));
+    }
 }

@@ -4,7 +4,7 @@
 use super::plan::{Added, Conv, Source};
 use super::tile::Tiles;
 use super::wgmma;
-use super::winograd::{self, Algorithm, Filter, Grid, Products, Use};
+use super::winograd::{self, Algorithm, Forward, Output, Use, Weight};
 use crate::device::call::Call;
 use crate::device::cuda;
 use crate::device::gemm::{self, Columns, Term};
@@ -38,10 +38,7 @@ impl Op for Conv2dDgrad {
     fn workspace(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> Workspace {
         let (c, [n, h, w, k]) = (outputs[0].channels(), inputs[0].nhwc());
         if self.algorithm.is_winograd([n, h, w, c], k) {
-            return Workspace {
-                shared: Filter::new(k, c).len(),
-                per_thread: winograd::scratch_len(&Grid::new([n, h, w, c], k), k),
-            };
+            return winograd::workspace([n, h, w, c], k);
         }
         Workspace {
             shared: gemm::packed_len(9 * k, c),
@@ -111,31 +108,22 @@ impl Op for Conv2dDgrad {
 
 impl Conv2dDgrad {
     fn winograd(&self, call: &Call<'_>, loader: Loader<'_>, dx: RowsMut<'_>) {
-        let ([n, h, w, k], c) = (loader.x.shape(), dx.cols());
-        let (filter, transformed, scratch) = (Filter::new(k, c), call.shared(), call.scratch());
-        let weight = (flat(call.input(1)), Use::Gradient);
-        filter.transform(call.pool(), transformed, weight, scratch);
-        let grid = Grid::new([n, h, w, c], k);
-        let products = Products {
-            grid: &grid,
+        let ([n, h, w, _], c) = (loader.x.shape(), dx.cols());
+        let forward = Forward {
             loader,
             upsample: false,
-            filter,
-            transformed,
-            bias: None,
-            residual: None,
-            halved: self.upsample,
+            weight: Weight {
+                w: flat(call.input(1)),
+                c,
+                how: Use::Gradient,
+            },
+            output: Output {
+                bias: None,
+                residual: None,
+                halved: self.upsample,
+            },
         };
-        let split = if self.upsample {
-            grid.tasks.split_halved(dx)
-        } else {
-            grid.tasks.split(dx)
-        };
-        call.pool()
-            .run(&[split], scratch, |number, parts, scratch| {
-                let (place, pixels) = grid.tasks.task(number);
-                products.run(place, pixels, &mut parts.get(0), scratch);
-            });
+        forward.run(call, (dx, [n, h, w, c]), call.shared(), |_, _| {});
     }
 }
 

@@ -27,7 +27,7 @@ use crate::tape::backward::{Backward, Contribution, Resample};
 use crate::tape::{Mismatch, NodeIo, Op, Tape, TapeError, TensorType, Var, Workspace};
 use plan::{Added, Conv, Source};
 use tile::Tiles;
-use winograd::{Filter, Grid, Products, Use};
+use winograd::{Forward, Output, Use, Weight};
 
 /// What is added to a convolution's output.
 #[derive(Clone, Copy, Debug)]
@@ -140,29 +140,27 @@ impl Conv2d {
     /// [`Op::cpu`] by Winograd's algorithm.
     fn winograd(&self, call: &Call<'_>, loader: Loader<'_>, y: RowsMut<'_>) {
         let (shape, c) = (y.shape(), loader.x.cols());
-        let (filter, grid) = (Filter::new(c, shape[3]), Grid::new(shape, c));
-        let (transformed, rest) = call.shared().split_at_mut(filter.len());
-        let scratch = call.scratch();
-        let weight = (linear::flat(call.input(1)), Use::Forward);
-        filter.transform(call.pool(), transformed, weight, scratch);
+        let (shared, rest) = call
+            .shared()
+            .split_at_mut(winograd::workspace(shape, c).shared);
         let shortcut = self.shortcut(call, rest);
-        let products = Products {
-            grid: &grid,
+        let forward = Forward {
             loader,
             upsample: self.upsample,
-            filter,
-            transformed,
-            bias: Some(call.input(2).row(0, 0)),
-            residual: self.residual(call),
-            halved: false,
+            weight: Weight {
+                w: linear::flat(call.input(1)),
+                c,
+                how: Use::Forward,
+            },
+            output: Output {
+                bias: Some(call.input(2).row(0, 0)),
+                residual: self.residual(call),
+                halved: false,
+            },
         };
-        let split = [grid.tasks.split(y)];
-        call.pool().run(&split, scratch, |_, parts, scratch| {
-            let place = parts.place(0);
-            let mut y = parts.get(0);
-            products.run(place, y.rows(), &mut y, scratch);
+        forward.run(call, (y, shape), shared, |place, y| {
             if let Some(shortcut) = &shortcut {
-                shortcut.add(place, &mut y);
+                shortcut.add(place, y);
             }
         });
     }
@@ -272,9 +270,10 @@ impl Op for Conv2d {
             _ => 0,
         };
         if self.algorithm.is_winograd(shape, c) {
+            let winograd = winograd::workspace(shape, c);
             return Workspace {
-                shared: Filter::new(c, k).len() + shortcut,
-                per_thread: winograd::scratch_len(&Grid::new(shape, c), c),
+                shared: winograd.shared + shortcut,
+                ..winograd
             };
         }
         Workspace {
@@ -303,7 +302,7 @@ impl Op for Conv2d {
         let (packed, rest) = call.shared().split_at_mut(gemm::packed_len(9 * c, k));
         let w = linear::flat(call.input(1));
         gemm::pack_blocks(call.pool(), packed, (w, &[0]), [9 * c, k], [1, 9 * c]);
-        let task = Forward {
+        let task = Direct {
             loader,
             upsample: self.upsample,
             tiles: &tiles,
@@ -396,7 +395,7 @@ impl<'a> Shortcut<'a> {
     }
 }
 
-struct Forward<'a> {
+struct Direct<'a> {
     loader: Loader<'a>,
     upsample: bool,
     tiles: &'a Tiles,
@@ -406,7 +405,7 @@ struct Forward<'a> {
     residual: Option<(Rows<'a>, Resample)>,
 }
 
-impl Forward<'_> {
+impl Direct<'_> {
     fn run(&self, parts: &mut Parts<'_>, scratch: &mut [f32]) {
         let place = parts.place(0);
         let mut y = parts.get(0);

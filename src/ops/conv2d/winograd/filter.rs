@@ -6,6 +6,7 @@ use crate::device::gemm::panel_width;
 use crate::device::lanes::{Lanes, by_level};
 use crate::device::pool::Pool;
 use crate::device::view::RowsMut;
+use std::ops::Range;
 
 /// How a transformed filter lies in memory: `[panel][point][row][column]`, rows being the channels
 /// that products are summed over, columns those of the result, in panels of the micro-kernel's width.
@@ -24,6 +25,17 @@ pub enum Use {
     Gradient,
 }
 
+/// A weight, and how it is used.
+#[derive(Clone, Copy)]
+pub struct Weight<'a> {
+    /// `[k, 3, 3, c]`.
+    pub w: &'a [f32],
+    /// Its input channels.
+    pub c: usize,
+    /// Which way.
+    pub how: Use,
+}
+
 /// Rows that are gathered at a time.
 const ROWS: usize = 16;
 
@@ -35,7 +47,17 @@ impl Filter {
 
     /// Numbers that it takes.
     pub fn len(&self) -> usize {
-        self.columns.div_ceil(panel_width()) * self.panel_len()
+        self.panels() * self.panel_len()
+    }
+
+    /// Rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Panels of columns.
+    pub fn panels(&self) -> usize {
+        self.columns.div_ceil(panel_width())
     }
 
     fn point_len(&self) -> usize {
@@ -57,28 +79,48 @@ impl Filter {
         &data[start..start + self.rows * self.width(panel)]
     }
 
-    /// Transforms `w` (`[k, 3, 3, c]`) into `out`, a panel per task. `scratch` holds
+    /// Transforms all of `weight` into `out`, a panel per task. `scratch` holds
     /// [`Filter::scratch_len`] numbers for each worker.
-    pub fn transform(
-        &self,
-        pool: &Pool,
-        out: &mut [f32],
-        (w, how): (&[f32], Use),
-        scratch: &mut [f32],
-    ) {
-        let panels = self.columns.div_ceil(panel_width());
-        let split = RowsMut::of(out, [1, 1, panels, self.panel_len()]).split(1);
+    pub fn transform(&self, pool: &Pool, out: &mut [f32], weight: Weight<'_>, scratch: &mut [f32]) {
+        let split = RowsMut::of(out, [1, 1, self.panels(), self.panel_len()]).split(1);
         pool.run(&[split], scratch, |panel, parts, scratch| {
             let mut part = parts.get(0);
-            let out = part.row(0, 0);
-            for first in (0..self.rows).step_by(ROWS) {
-                let rows = first..(first + ROWS).min(self.rows);
-                match how {
-                    Use::Forward => self.forward(out, (w, panel), rows, scratch),
-                    Use::Gradient => self.gradient(out, (w, panel), rows),
-                }
-            }
+            let width = self.width(panel);
+            let first = [0, panel * panel_width()];
+            self.panel(part.row(0, 0), weight, first, width, scratch);
         });
+    }
+
+    /// Transforms the block of `weight` whose first row and column are `first` into `out`.
+    pub fn block(
+        &self,
+        out: &mut [f32],
+        weight: Weight<'_>,
+        first: [usize; 2],
+        scratch: &mut [f32],
+    ) {
+        for (panel, out) in out.chunks_mut(self.panel_len()).enumerate() {
+            let first = [first[0], first[1] + panel * panel_width()];
+            self.panel(out, weight, first, self.width(panel), scratch);
+        }
+    }
+
+    /// One panel of `width` columns.
+    fn panel(
+        &self,
+        out: &mut [f32],
+        weight: Weight<'_>,
+        [row, column]: [usize; 2],
+        width: usize,
+        scratch: &mut [f32],
+    ) {
+        for first in (0..self.rows).step_by(ROWS) {
+            let rows = first..(first + ROWS).min(self.rows);
+            match weight.how {
+                Use::Forward => self.forward(out, weight, [row, column], (rows, width), scratch),
+                Use::Gradient => self.gradient(out, weight, [row, column], (rows, width)),
+            }
+        }
     }
 
     /// Numbers of scratch for each worker.
@@ -90,13 +132,13 @@ impl Filter {
     fn forward(
         &self,
         out: &mut [f32],
-        (w, panel): (&[f32], usize),
-        rows: std::ops::Range<usize>,
+        Weight { w, c, .. }: Weight<'_>,
+        [row, column]: [usize; 2],
+        (rows, width): (Range<usize>, usize),
         taps: &mut [f32],
     ) {
-        let (c, width) = (self.rows, self.width(panel));
         for j in 0..width {
-            let from = (panel * panel_width() + j) * 9 * c;
+            let from = (column + j) * 9 * c + row;
             for tap in 0..9 {
                 let channels = &w[from + tap * c..][rows.clone()];
                 let to = &mut taps[tap * ROWS * width + j..];
@@ -113,11 +155,16 @@ impl Filter {
     }
 
     /// Rows of one panel; results lie side by side in `w`.
-    fn gradient(&self, out: &mut [f32], (w, panel): (&[f32], usize), rows: std::ops::Range<usize>) {
-        let (c, width) = (self.columns, self.width(panel));
+    fn gradient(
+        &self,
+        out: &mut [f32],
+        Weight { w, c, .. }: Weight<'_>,
+        [first, column]: [usize; 2],
+        (rows, width): (Range<usize>, usize),
+    ) {
         for row in rows {
             let taps: [&[f32]; 9] = std::array::from_fn(|tap| {
-                let from = (row * 9 + 8 - tap) * c + panel * panel_width();
+                let from = ((first + row) * 9 + 8 - tap) * c + column;
                 &w[from..from + width]
             });
             self.row(out, row, &taps);

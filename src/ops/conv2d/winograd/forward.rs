@@ -1,38 +1,94 @@
-//! The output (or, with the filter turned, the input's gradient): windows transformed, products, tiles
-//! transformed back, all of a task in the cache.
+//! The output (or, with the filter turned, the input's gradient) in one of two orders.
+//!
+//! Many tiles: the filter is transformed once; a task transforms its windows, multiplies, and transforms
+//! its tiles back, all in its cache. Few tiles: [`few`], where a task has some results of all tiles.
 
-use super::filter::Filter;
+use super::few::Few;
+use super::filter::{Filter, Weight};
 use super::grid::{Grid, PAD, Window};
 use super::input::{Steps, windows};
-use super::transform::{POINTS, SIDE, WINDOW, output_square};
+use super::output::Output;
+use super::transform::POINTS;
+use crate::device::call::Call;
 use crate::device::gemm::{self, Columns, Sums, Term, panel_width};
-use crate::device::lanes::{Lanes, by_level};
-use crate::device::view::{Rows, RowsMut, Span};
+use crate::device::view::{RowsMut, Span};
 use crate::ops::prologue::Loader;
-use crate::tape::backward::Resample;
+use crate::tape::Workspace;
 
-/// What all tasks share.
-pub struct Products<'a> {
-    /// Tiles and tasks.
-    pub grid: &'a Grid,
+/// Fewest tiles that come in tasks of their own.
+const MANY: usize = 128;
+
+/// A convolution.
+pub struct Forward<'a> {
     /// The input.
     pub loader: Loader<'a>,
     /// The activated input is doubled.
     pub upsample: bool,
-    /// Layout of the transformed filter.
-    pub filter: Filter,
-    /// The transformed filter.
-    pub transformed: &'a [f32],
-    /// Added to every pixel.
-    pub bias: Option<&'a [f32]>,
-    /// Added to the output, itself or (`OfPool`) doubled.
-    pub residual: Option<(Rows<'a>, Resample)>,
-    /// The output is summed over 2x2 pixels.
-    pub halved: bool,
+    /// The filter.
+    pub weight: Weight<'a>,
+    /// What becomes of the products.
+    pub output: Output<'a>,
+}
+
+/// Memory for an output (before halving) of `shape` from an input of `c` channels.
+pub fn workspace(shape: [usize; 4], c: usize) -> Workspace {
+    if is_few(shape) {
+        return Few::new(shape, c).workspace();
+    }
+    Workspace {
+        shared: Filter::new(c, shape[3]).len(),
+        per_thread: scratch_len(&Grid::new(shape, c), c),
+    }
+}
+
+fn is_few(shape: [usize; 4]) -> bool {
+    super::tiles(shape) < MANY
+}
+
+impl Forward<'_> {
+    /// Computes `y`, which has `shape` before halving, in `shared`; then `after(place, rows)` for the
+    /// rows of each task.
+    pub fn run(
+        &self,
+        call: &Call<'_>,
+        (mut y, shape): (RowsMut<'_>, [usize; 4]),
+        shared: &mut [f32],
+        after: impl Fn((usize, usize), &mut RowsMut<'_>) + Sync,
+    ) {
+        let c = self.loader.x.cols();
+        let grid = Grid::new(shape, c);
+        let few = is_few(shape);
+        let (filter, scratch) = (Filter::new(c, shape[3]), call.scratch());
+        if few {
+            Few::new(shape, c).run(self, call.pool(), y.again(), [shared, scratch]);
+        } else {
+            filter.transform(call.pool(), shared, self.weight, scratch);
+        }
+        let many = Many {
+            conv: self,
+            grid: &grid,
+            filter,
+            transformed: shared,
+        };
+        let split = if self.output.halved {
+            grid.tasks.split_halved(y)
+        } else {
+            grid.tasks.split(y)
+        };
+        call.pool()
+            .run(&[split], scratch, |number, parts, scratch| {
+                let (place, pixels) = grid.tasks.task(number);
+                let mut y = parts.get(0);
+                if !few {
+                    many.task(place, pixels, &mut y, scratch);
+                }
+                after(place, &mut y);
+            });
+    }
 }
 
 /// Numbers of scratch that a task needs, for an input of `c` channels.
-pub fn scratch_len(grid: &Grid, c: usize) -> usize {
+fn scratch_len(grid: &Grid, c: usize) -> usize {
     let tiles = grid.task_tiles();
     let parts = [
         2 * c,
@@ -44,23 +100,25 @@ pub fn scratch_len(grid: &Grid, c: usize) -> usize {
     all.max(Filter::scratch_len())
 }
 
-impl Products<'_> {
+/// What the tasks of many tiles share.
+struct Many<'a> {
+    conv: &'a Forward<'a>,
+    grid: &'a Grid,
+    filter: Filter,
+    transformed: &'a [f32],
+}
+
+impl Many<'_> {
     /// Computes the task at `place`, whose part of the output is `y`. The task has `pixels` pixels
     /// (before halving).
-    pub fn run(
-        &self,
-        place: (usize, usize),
-        pixels: usize,
-        y: &mut RowsMut<'_>,
-        scratch: &mut [f32],
-    ) {
-        let (grid, c) = (self.grid, self.loader.x.cols());
+    fn task(&self, place: (usize, usize), pixels: usize, y: &mut RowsMut<'_>, scratch: &mut [f32]) {
+        let (grid, conv, c) = (self.grid, self.conv, self.conv.loader.x.cols());
         let tiles = grid.bands(place, pixels).count() * grid.columns();
         let (table, rest) = scratch.split_at_mut((2 * c).next_multiple_of(PAD));
         let (rows, rest) = rest.split_at_mut(grid.window_len().next_multiple_of(PAD));
         let point = tiles * c + PAD;
         let (inputs, rest) = rest.split_at_mut(POINTS * point);
-        let mut window = Window::new(grid, &self.loader, self.upsample, table, rows);
+        let mut window = Window::new(grid, &conv.loader, conv.upsample, table, rows);
         for (number, band) in grid.bands(place, pixels).enumerate() {
             window.go(band);
             let steps = Steps {
@@ -73,7 +131,7 @@ impl Products<'_> {
         }
         for panel in 0..y.cols().div_ceil(panel_width()) {
             self.multiply(panel, tiles, (inputs, point), rest);
-            self.store(panel, tiles, place, pixels, rest, y);
+            self.store(panel, tiles, (place, pixels), rest, y);
         }
     }
 
@@ -85,7 +143,7 @@ impl Products<'_> {
         (inputs, point): (&[f32], usize),
         products: &mut [f32],
     ) {
-        let (c, width) = (self.loader.x.cols(), self.filter.width(panel));
+        let (c, width) = (self.conv.loader.x.cols(), self.filter.width(panel));
         let step = tiles * width + PAD;
         for p in 0..POINTS {
             let term = Term {
@@ -114,152 +172,26 @@ impl Products<'_> {
         &self,
         panel: usize,
         tiles: usize,
-        place: (usize, usize),
-        pixels: usize,
+        (place, pixels): ((usize, usize), usize),
         products: &[f32],
         y: &mut RowsMut<'_>,
     ) {
-        let (grid, width) = (self.grid, self.filter.width(panel));
+        let (grid, output, width) = (self.grid, &self.conv.output, self.filter.width(panel));
         let step = tiles * width + PAD;
-        let first = panel * panel_width();
+        let channels = panel * panel_width()..panel * panel_width() + width;
         let [h, w] = grid.size();
-        let start = place.0 * h + place.1 / w;
-        let bias = self.bias.map(|bias| &bias[first..first + width]);
+        let picture = output.pixels(h * w);
+        let start = place.0 * picture + output.pixels(place.1);
         let mut tile = 0;
         for (n, band) in grid.bands(place, pixels) {
             for column in 0..grid.columns() {
-                let mut to = Target::default();
-                let [rows, cols] = grid.extent(band, column);
-                for (i, j) in (0..rows).flat_map(|i| (0..cols).map(move |j| (i, j))) {
-                    let (row, col) = (band * SIDE + i, column * SIDE + j);
-                    let local = n * h + row - start;
-                    let local = if self.halved {
-                        local / 2 * (w / 2) + col / 2
-                    } else {
-                        local * w + col
-                    };
-                    to.out[i][j] = y.row(0, local)[first..first + width].as_mut_ptr();
-                    if let Some((from, resample)) = self.residual {
-                        let pixel = match resample {
-                            Resample::None => row * w + col,
-                            _ => row / 2 * (w / 2) + col / 2,
-                        };
-                        to.added[i][j] = from.row(n, pixel)[first..first + width].as_ptr();
-                    }
-                }
-                let from = &products[tile * width..];
-                assert!((POINTS - 1) * step + width <= from.len());
-                let bias = bias.map_or(std::ptr::null(), <[f32]>::as_ptr);
-                // SAFETY: rows and products have `width` numbers there, whole vectors.
-                unsafe {
-                    if self.halved {
-                        store_halved(from.as_ptr(), step, width, &to);
-                    } else {
-                        store_tile(from.as_ptr(), step, width, bias, &to);
-                    }
-                }
+                let from = (&products[tile * width..], step);
+                let place = ((n, band), column);
+                output.tile(grid, place, channels.clone(), from, |pixel| {
+                    let row = y.row(0, n * picture + pixel - start);
+                    row[channels.clone()].as_mut_ptr()
+                });
                 tile += 1;
-            }
-        }
-    }
-}
-
-/// Where the pixels of a tile go, and what is added to them; null beyond the edge and where nothing is.
-struct Target {
-    out: [[*mut f32; SIDE]; SIDE],
-    added: [[*const f32; SIDE]; SIDE],
-}
-
-impl Default for Target {
-    fn default() -> Self {
-        Self {
-            out: [[std::ptr::null_mut(); SIDE]; SIDE],
-            added: [[std::ptr::null(); SIDE]; SIDE],
-        }
-    }
-}
-
-/// The square of `WINDOW` x `WINDOW` products at `from`, `step` apart, transformed.
-///
-/// # Safety
-/// All that is addressed exists.
-#[inline(always)]
-unsafe fn tile_of<V: Lanes>(from: *const f32, step: usize) -> [[V; SIDE]; SIDE] {
-    // SAFETY: promised by the caller.
-    unsafe {
-        let mut m = [[V::zero(); WINDOW]; WINDOW];
-        for i in 0..WINDOW {
-            for j in 0..WINDOW {
-                m[i][j] = V::load(from.add((i * WINDOW + j) * step));
-            }
-        }
-        output_square(&m)
-    }
-}
-
-by_level! {
-    /// Writes `width` channels of a tile.
-    ///
-    /// # Safety
-    /// All that is addressed exists; `width` is a multiple of the vector's length.
-    unsafe fn store_tile(from: *const f32, step: usize, width: usize, bias: *const f32, to: &Target) = store_tile_of
-}
-
-#[inline(always)]
-unsafe fn store_tile_of<V: Lanes>(
-    from: *const f32,
-    step: usize,
-    width: usize,
-    bias: *const f32,
-    to: &Target,
-) {
-    for at in (0..width).step_by(V::N) {
-        // SAFETY: promised by the caller.
-        unsafe {
-            let tile = tile_of::<V>(from.add(at), step);
-            let bias = if bias.is_null() {
-                V::zero()
-            } else {
-                V::load(bias.add(at))
-            };
-            for i in 0..SIDE {
-                for j in 0..SIDE {
-                    let (out, added) = (to.out[i][j], to.added[i][j]);
-                    if out.is_null() {
-                        continue;
-                    }
-                    let mut y = tile[i][j].add(bias);
-                    if !added.is_null() {
-                        y = y.add(V::load(added.add(at)));
-                    }
-                    y.store(out.add(at));
-                }
-            }
-        }
-    }
-}
-
-by_level! {
-    /// Writes `width` channels of a tile, summed over 2x2 pixels.
-    ///
-    /// # Safety
-    /// All that is addressed exists; `width` is a multiple of the vector's length.
-    unsafe fn store_halved(from: *const f32, step: usize, width: usize, to: &Target) = store_halved_of
-}
-
-#[inline(always)]
-unsafe fn store_halved_of<V: Lanes>(from: *const f32, step: usize, width: usize, to: &Target) {
-    for at in (0..width).step_by(V::N) {
-        // SAFETY: promised by the caller.
-        unsafe {
-            let tile = tile_of::<V>(from.add(at), step);
-            for (i, j) in [(0, 0), (0, 2), (2, 0), (2, 2)] {
-                let out = to.out[i][j];
-                if !out.is_null() {
-                    let upper = tile[i][j].add(tile[i][j + 1]);
-                    let lower = tile[i + 1][j].add(tile[i + 1][j + 1]);
-                    upper.add(lower).store(out.add(at));
-                }
             }
         }
     }

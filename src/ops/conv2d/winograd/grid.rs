@@ -39,11 +39,12 @@ impl Grid {
     pub fn of([n, h, w, k]: [usize; 4], c: usize, wanted: usize) -> Self {
         let (rows, columns) = (h.div_ceil(SIDE), w.div_ceil(SIDE));
         let fits = (wanted / columns).max(1);
+        // As even as can be.
         let (bands, pictures) = if fits < rows {
-            // As even as can be.
             (rows.div_ceil(rows.div_ceil(fits)), 1)
         } else {
-            (rows, (fits / rows).min(n.max(1)))
+            let n = n.max(1);
+            (rows, n.div_ceil(n.div_ceil(fits / rows)))
         };
         Self {
             tasks: Tiles::with([n, h, w, k], c, [(bands * SIDE).min(h), pictures]),

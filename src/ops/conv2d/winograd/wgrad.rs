@@ -3,7 +3,8 @@
 //!
 //! The tiles come in chunks whose transforms stay in the shared cache. In memory they lie by *units*,
 //! some bands each, so that a unit's transforms are one task's own stretch of memory; a sum over
-//! tiles runs over the units' stretches.
+//! tiles runs over the units' stretches. If there is only one chunk, its sums need not be kept: a
+//! task transforms them back where they are made.
 
 use super::grid::{Grid, PAD, Window};
 use super::input::{Steps, gradients, windows};
@@ -15,8 +16,9 @@ use crate::device::vector;
 use crate::device::view::{Rows, RowsMut, Span};
 use crate::ops::prologue::Loader;
 use crate::tape::backward::Mode;
+use std::ops::Range;
 
-/// Tiles of a unit: enough for the products' inner loop.
+/// Most tiles of a unit: enough for the products' inner loop.
 const UNIT: usize = 16;
 /// Numbers of a chunk's transforms (8 MiB).
 const CHUNK: usize = 2 * 1024 * 1024;
@@ -24,6 +26,10 @@ const CHUNK: usize = 2 * 1024 * 1024;
 const HEIGHT: usize = 96;
 /// Filters that one task transforms back.
 const FILTERS: usize = 8;
+/// Filters and channels of sums that are transformed back where they are made.
+const BLOCK: [usize; 2] = [24, 32];
+/// Numbers between two points of a block.
+const BLOCK_LEN: usize = BLOCK[0] * BLOCK[1] + PAD;
 
 /// Layout of the shared scratch: sums of products `[point][k][c]`, sums of the gradients of all pixels
 /// `[unit][k]`, the units of a chunk.
@@ -41,7 +47,7 @@ pub struct Layout {
 impl Layout {
     /// For an output's gradient of `shape` and an input of `c` channels.
     pub fn new(shape: [usize; 4], c: usize) -> Self {
-        let grid = Grid::of(shape, c, UNIT);
+        let grid = Grid::of(shape, c, (super::tiles(shape) / 4).clamp(1, UNIT));
         let mut layout = Self {
             grid,
             c,
@@ -60,11 +66,20 @@ impl Layout {
 
     /// Numbers that each worker needs.
     pub fn scratch_len(&self) -> usize {
-        (2 * self.c).next_multiple_of(PAD) + self.grid.window_len()
+        let windows = (2 * self.c).next_multiple_of(PAD) + self.grid.window_len();
+        windows.max(POINTS * BLOCK_LEN)
+    }
+
+    fn is_one_chunk(&self) -> bool {
+        self.grid.tasks.count() <= self.chunk
     }
 
     fn sums_len(&self) -> usize {
-        POINTS * self.point_len()
+        if self.is_one_chunk() {
+            0
+        } else {
+            POINTS * self.point_len()
+        }
     }
 
     fn point_len(&self) -> usize {
@@ -118,15 +133,15 @@ pub fn run(
     let (sums, rest) = shared.split_at_mut(layout.sums_len());
     let (biases, units) = rest.split_at_mut(layout.biases_len());
     let scratch = call.scratch();
+    let source = Source {
+        layout,
+        loader,
+        upsample,
+        dy,
+    };
     let count = layout.grid.tasks.count();
     for first in (0..count).step_by(layout.chunk) {
         let here = layout.chunk.min(count - first);
-        let source = Source {
-            layout,
-            loader,
-            upsample,
-            dy,
-        };
         let split = [
             RowsMut::of(units, [1, 1, here, layout.unit_len()]).split(1),
             RowsMut::of(&mut biases[first * layout.k..], [1, 1, here, layout.k]).split(1),
@@ -135,15 +150,17 @@ pub fn run(
             let [mut unit_out, mut bias] = parts.many([0, 1]);
             source.unit(first + unit, unit_out.row(0, 0), bias.row(0, 0), scratch);
         });
-        products(
-            call,
-            layout,
-            &units[..here * layout.unit_len()],
-            sums,
-            first > 0,
-        );
+        let units = &units[..here * layout.unit_len()];
+        if layout.is_one_chunk() {
+            gradients_of(call, layout, units, modes[0], scratch);
+        } else {
+            products(call, layout, units, sums, first > 0);
+        }
     }
-    finish(call, layout, sums, biases, modes);
+    if !layout.is_one_chunk() {
+        finish(call, layout, sums, modes[0]);
+    }
+    add_biases(call, layout.k, biases, modes[1]);
 }
 
 /// What the units are made from.
@@ -195,79 +212,133 @@ impl Source<'_> {
 /// Adds the products of a chunk's `units` to the sums (or, if they are the first, writes them).
 fn products(call: &Call<'_>, layout: &Layout, units: &[f32], sums: &mut [f32], add: bool) {
     let (c, k) = (layout.c, layout.k);
-    let stride = layout.unit_len();
     let by_point = RowsMut::of(sums, [1, 1, POINTS, layout.point_len()]).split(1);
     call.pool().run(&[by_point], &mut [], |p, parts, _| {
         let mut part = parts.get(0);
         let out = part.row(0, 0);
-        let (from, to) = (layout.windows(), layout.gradients());
-        let gradients = layout.windows_len() + p * to.point;
         for first in (0..k).step_by(HEIGHT) {
             let height = HEIGHT.min(k - first);
             for column in (0..c).step_by(panel_width()) {
-                let width = panel_width().min(c - column);
-                let window = p * from.point + column / panel_width() * from.panel;
-                let term = Term {
-                    a: Span::from(&units[gradients + first..]),
-                    a_stride: to.tile,
-                    a_batch: stride,
-                    b: Columns::InPlace {
-                        data: &units[window..],
-                        stride: from.tile,
-                        batch_stride: stride,
-                    },
-                    k: layout.tiles,
-                    batch: units.len() / stride,
-                };
                 let sums = Sums {
                     out: &mut out[first * c + column..],
                     ld: c,
                     add,
                 };
-                gemm::multiply_panel([height, width], &term, 1, sums);
+                layout.multiply(units, p, [first, height], column, sums);
             }
         }
     });
 }
 
-/// Transforms the sums back into dw, and adds up db.
-fn finish(call: &Call<'_>, layout: &Layout, sums: &[f32], biases: &[f32], modes: [Mode; 2]) {
-    let k = layout.k;
-    let (dw, mut db) = (call.output(0).reshape(k), call.output(1));
-    let db = db.row(0, 0);
-    if modes[1] == Mode::Write {
-        db.fill(0.0);
+impl Layout {
+    /// The products of `units` at point `p`: rows `first` and on, a panel of columns from `column` on.
+    fn multiply(
+        &self,
+        units: &[f32],
+        p: usize,
+        [first, height]: [usize; 2],
+        column: usize,
+        sums: Sums<'_>,
+    ) {
+        let (from, to, stride) = (self.windows(), self.gradients(), self.unit_len());
+        let gradients = self.windows_len() + p * to.point;
+        let window = p * from.point + column / panel_width() * from.panel;
+        let term = Term {
+            a: Span::from(&units[gradients + first..]),
+            a_stride: to.tile,
+            a_batch: stride,
+            b: Columns::InPlace {
+                data: &units[window..],
+                stride: from.tile,
+                batch_stride: stride,
+            },
+            k: self.tiles,
+            batch: units.len() / stride,
+        };
+        let width = panel_width().min(self.c - column);
+        gemm::multiply_panel([height, width], &term, 1, sums);
     }
-    for unit in biases.chunks_exact(k) {
-        vector::add(unit, db);
-    }
-    let add = modes[0] == Mode::Add;
+}
+
+/// dw from the units of the only chunk, block by block.
+fn gradients_of(call: &Call<'_>, layout: &Layout, units: &[f32], mode: Mode, scratch: &mut [f32]) {
+    let (c, dw) = (layout.c, call.output(0).reshape(layout.k));
+    let split = [dw.split(BLOCK[0])];
+    call.pool().run(&split, scratch, |_, parts, sums| {
+        let (_, first) = parts.place(0);
+        let mut dw = parts.get(0);
+        for column in (0..c).step_by(BLOCK[1]) {
+            let width = BLOCK[1].min(c - column);
+            for (p, sums) in sums.chunks_exact_mut(BLOCK_LEN).take(POINTS).enumerate() {
+                for j in (0..width).step_by(panel_width()) {
+                    let sums = Sums {
+                        out: &mut sums[j..],
+                        ld: BLOCK[1],
+                        add: false,
+                    };
+                    layout.multiply(units, p, [first, dw.rows()], column + j, sums);
+                }
+            }
+            for row in 0..dw.rows() {
+                let from = (&sums[row * BLOCK[1]..], BLOCK_LEN);
+                filter_of(from, dw.row(0, row), column..column + width, mode);
+            }
+        }
+    });
+}
+
+/// Transforms the sums back into dw.
+fn finish(call: &Call<'_>, layout: &Layout, sums: &[f32], mode: Mode) {
+    let (c, dw) = (layout.c, call.output(0).reshape(layout.k));
     call.pool()
         .run(&[dw.split(FILTERS)], &mut [], |_, parts, _| {
             let (_, first) = parts.place(0);
             let mut dw = parts.get(0);
             for row in 0..dw.rows() {
-                let out = dw.row(0, row);
-                let from = &sums[(first + row) * layout.c..];
-                let step = layout.point_len();
-                assert!((POINTS - 1) * step + layout.c <= from.len() && out.len() == 9 * layout.c);
-                // SAFETY: the lengths were checked; channels are whole vectors.
-                unsafe { taps(from.as_ptr(), step, layout.c, add, out.as_mut_ptr()) };
+                let from = (&sums[(first + row) * c..], layout.point_len());
+                filter_of(from, dw.row(0, row), 0..c, mode);
             }
         });
 }
 
+/// Adds up db.
+fn add_biases(call: &Call<'_>, k: usize, biases: &[f32], mode: Mode) {
+    let mut db = call.output(1);
+    let db = db.row(0, 0);
+    if mode == Mode::Write {
+        db.fill(0.0);
+    }
+    for unit in biases.chunks_exact(k) {
+        vector::add(unit, db);
+    }
+}
+
+/// Channels `channels` of one filter's gradient from its sums, `step` apart.
+fn filter_of((sums, step): (&[f32], usize), dw: &mut [f32], channels: Range<usize>, mode: Mode) {
+    let (c, width) = (dw.len() / 9, channels.len());
+    assert!((POINTS - 1) * step + width <= sums.len() && channels.end <= c);
+    let out = dw[channels.start..].as_mut_ptr();
+    // SAFETY: the lengths were checked; channels are whole vectors.
+    unsafe { taps(sums.as_ptr(), step, [width, c], mode == Mode::Add, out) };
+}
+
 by_level! {
-    /// Nine taps of `c` channels at `out` from the points at `from`, `step` apart.
+    /// Nine taps of `width` channels at `out`, `c` apart, from the points at `from`, `step` apart.
     ///
     /// # Safety
-    /// All that is addressed exists; `c` is a multiple of the vector's length.
-    unsafe fn taps(from: *const f32, step: usize, c: usize, add: bool, out: *mut f32) = taps_of
+    /// All that is addressed exists; `width` is a multiple of the vector's length.
+    unsafe fn taps(from: *const f32, step: usize, widths: [usize; 2], add: bool, out: *mut f32) = taps_of
 }
 
 #[inline(always)]
-unsafe fn taps_of<V: Lanes>(from: *const f32, step: usize, c: usize, add: bool, out: *mut f32) {
-    for at in (0..c).step_by(V::N) {
+unsafe fn taps_of<V: Lanes>(
+    from: *const f32,
+    step: usize,
+    [width, c]: [usize; 2],
+    add: bool,
+    out: *mut f32,
+) {
+    for at in (0..width).step_by(V::N) {
         // SAFETY: promised by the caller.
         unsafe {
             let mut u = [[V::zero(); WINDOW]; WINDOW];
