@@ -12,6 +12,7 @@ use super::pool::Pool;
 #[cfg(target_arch = "x86_64")]
 use super::simd::Level;
 use super::simd::level;
+use super::transpose::transpose;
 use super::view::{RowsMut, Span};
 
 /// Largest tile of any kernel: rows.
@@ -265,15 +266,22 @@ pub fn multiply_panel([m, width]: [usize; 2], term: &Term<'_>, a_ld: usize, sums
         m == 0 || (m - 1) * sums.ld + width <= sums.out.len(),
         "sums are written past the end"
     );
-    let steps = m.div_ceil(family.mr);
+    if m == 0 {
+        return;
+    }
+    // Checked once for all rows: the last one reads farthest.
+    let mut args = term.args(0, width, 1, |_| (m - 1) * a_ld);
+    args.add = sums.add;
+    args.out_ld = sums.ld;
+    let (first, steps) = (term.a.ptr(), m.div_ceil(family.mr));
     let mut row = 0;
     for step in 0..steps {
         let height = (m - row).div_ceil(steps - step);
-        let mut args = term.args(0, width, height, |i| (row + i) * a_ld);
-        args.add = sums.add;
-        args.out_ld = sums.ld;
+        for (i, at) in args.rows[..height].iter_mut().enumerate() {
+            *at = first.wrapping_add((row + i) * a_ld);
+        }
         args.out = sums.out[row * sums.ld..].as_mut_ptr();
-        // SAFETY: `args` checked what is read; what is written was checked above.
+        // SAFETY: what is read and written was checked above; heights up to mr have kernels.
         unsafe { family.kernels[vectors - 1][height - 1](&args) };
         row += height;
     }
@@ -342,17 +350,11 @@ fn pack_panel(panel: &mut [f32], source: &[f32], [k, width]: [usize; 2], strides
         }
         return;
     }
-    // Transposing in blocks of 16 rows keeps both sides in cache lines.
-    for first in (0..k).step_by(16) {
-        let rows = 16.min(k - first);
-        for column in 0..padded {
-            for row in first..first + rows {
-                panel[row * padded + column] = if column < width {
-                    source[row * strides[0] + column * strides[1]]
-                } else {
-                    0.0
-                };
-            }
+    assert_eq!(strides[0], 1, "neither rows nor columns are in a run");
+    transpose(source, panel, [width, k], [strides[1], padded]);
+    if width < padded {
+        for row in panel.chunks_exact_mut(padded).take(k) {
+            row[width..].fill(0.0);
         }
     }
 }

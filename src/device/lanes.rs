@@ -25,6 +25,14 @@ pub trait Lanes: Copy {
     unsafe fn mul(self, by: Self) -> Self;
     /// `self * by + to`, rounded once where the processor can.
     unsafe fn mul_add(self, by: Self, to: Self) -> Self;
+    /// Writes the transpose of the 8 rows of 8 numbers at `from`, `steps[0]` apart, to `to`, `steps[1]` apart.
+    #[inline(always)]
+    unsafe fn transpose_block(from: *const f32, to: *mut f32, steps: [usize; 2]) {
+        for (i, j) in (0..8).flat_map(|i| (0..8).map(move |j| (i, j))) {
+            // SAFETY: promised by the caller.
+            unsafe { *to.add(j * steps[1] + i) = *from.add(i * steps[0] + j) };
+        }
+    }
 }
 
 /// A vector of plain numbers; the compiler maps it to what the target has.
@@ -88,6 +96,8 @@ pub use x86::{V8, V16};
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
+    #![allow(clippy::needless_range_loop)] // loops are what the compiler unrolls into registers
+
     use super::Lanes;
     use std::arch::x86_64::*;
 
@@ -139,9 +149,46 @@ mod x86 {
                     // SAFETY: promised by the caller.
                     Self(unsafe { $fma(self.0, by.0, to.0) })
                 }
+                #[inline(always)]
+                unsafe fn transpose_block(from: *const f32, to: *mut f32, steps: [usize; 2]) {
+                    // SAFETY: promised by the caller; both instruction sets have these vectors.
+                    unsafe { transpose_block(from, to, steps) }
+                }
             }
         };
     }
+    /// [`Lanes::transpose_block`]: pairs of rows, then pairs of pairs, then halves change places.
+    ///
+    /// # Safety
+    /// As for [`Lanes`].
+    #[inline(always)]
+    unsafe fn transpose_block(from: *const f32, to: *mut f32, steps: [usize; 2]) {
+        // SAFETY: promised by the caller.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); 8];
+            for i in 0..8 {
+                r[i] = _mm256_loadu_ps(from.add(i * steps[0]));
+            }
+            let mut quads = r;
+            for i in [0, 4] {
+                let low = _mm256_unpacklo_ps(r[i], r[i + 1]);
+                let high = _mm256_unpackhi_ps(r[i], r[i + 1]);
+                let low2 = _mm256_unpacklo_ps(r[i + 2], r[i + 3]);
+                let high2 = _mm256_unpackhi_ps(r[i + 2], r[i + 3]);
+                quads[i] = _mm256_shuffle_ps::<0x44>(low, low2);
+                quads[i + 1] = _mm256_shuffle_ps::<0xEE>(low, low2);
+                quads[i + 2] = _mm256_shuffle_ps::<0x44>(high, high2);
+                quads[i + 3] = _mm256_shuffle_ps::<0xEE>(high, high2);
+            }
+            for i in 0..4 {
+                let (a, b) = (quads[i], quads[i + 4]);
+                _mm256_storeu_ps(to.add(i * steps[1]), _mm256_permute2f128_ps::<0x20>(a, b));
+                let lower = _mm256_permute2f128_ps::<0x31>(a, b);
+                _mm256_storeu_ps(to.add((i + 4) * steps[1]), lower);
+            }
+        }
+    }
+
     vector!(
         /// 16 lanes of AVX-512.
         V16(__m512; 16) _mm512_setzero_ps _mm512_set1_ps _mm512_loadu_ps _mm512_storeu_ps

@@ -8,6 +8,7 @@ pub mod memory;
 pub mod peak;
 pub mod pool;
 pub mod simd;
+pub mod transpose;
 pub mod vector;
 pub mod view;
 

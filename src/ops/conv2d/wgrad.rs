@@ -10,10 +10,40 @@ use crate::device::cuda;
 use crate::device::gemm::{self, Columns, MAX_NR, Term};
 use crate::device::vector;
 use crate::device::view::{Rows, RowsMut};
-use crate::ops::linear::{Cut, add_columns, finish};
 use crate::ops::prologue::{Loader, Prologue};
 use crate::tape::backward::Mode;
 use crate::tape::{Mismatch, Op, TensorType, Workspace};
+
+/// How the work is cut: `groups` partial sums over rows (in units of tasks' strips), each in tasks
+/// of `height` output channels.
+struct Cut {
+    units: usize,
+    groups: usize,
+    height: usize,
+}
+
+/// Output channels of a task.
+const HEIGHT: usize = 64;
+/// Tasks worth having; a function of no machine, so that sums never depend on one.
+const TASKS: usize = 8;
+
+impl Cut {
+    /// Cuts `units` stretches of rows and `channels` output channels into about [`TASKS`] tasks.
+    fn new(units: usize, channels: usize) -> Self {
+        let blocks = channels.div_ceil(HEIGHT);
+        let height = channels.div_ceil(blocks);
+        Self {
+            units,
+            groups: (TASKS / blocks).clamp(1, units.max(1)),
+            height,
+        }
+    }
+
+    /// Units of group `g`.
+    fn range(&self, g: usize) -> std::ops::Range<usize> {
+        self.units * g / self.groups..self.units * (g + 1) / self.groups
+    }
+}
 
 /// dw `[k, 3, 3, c]` and db `[k]`. Inputs: x, dy, the norm's operands.
 #[derive(Debug)]
@@ -159,4 +189,49 @@ fn add_products(
             );
         }
     }
+}
+
+/// Adds the sums of dy's columns `first..`, over the given rows of a sample, to `out`'s last column.
+fn add_columns(dy: Rows<'_>, [n, from, rows]: [usize; 3], first: usize, out: &mut RowsMut<'_>) {
+    let (height, last) = (out.rows(), out.cols() - 1);
+    let mut sums = [0.0; HEIGHT];
+    for r in from..from + rows {
+        vector::add(&dy.row(n, r)[first..first + height], &mut sums[..height]);
+    }
+    for (m, sum) in sums[..height].iter().enumerate() {
+        out.row(0, m)[last] += sum;
+    }
+}
+
+/// Adds the groups' partial sums in order and writes (or adds) them to outputs 0 and 1.
+fn finish(call: &Call<'_>, sums: &[f32], groups: usize, modes: [Mode; 2]) {
+    let (dw, db) = (call.output(0), call.output(1));
+    let channels = db.cols();
+    let width = sums.len() / (groups * channels);
+    let partial = Rows::of(sums, [groups, 1, channels, width]);
+    let (dw, db) = (dw.reshape(channels), db.reshape(channels));
+    call.pool()
+        .run(&[dw.split(16), db.split(16)], &mut [], |_, parts, _| {
+            let (_, first) = parts.place(0);
+            let [mut dw, mut db] = parts.many([0, 1]);
+            for m in 0..dw.rows() {
+                let (out, bias) = (dw.row(0, m), db.row(0, m));
+                for (g, mode) in (0..groups).map(|g| (g, if g == 0 { modes[0] } else { Mode::Add }))
+                {
+                    let row = &partial.row(g, first + m)[..width - 1];
+                    match mode {
+                        Mode::Write => out.copy_from_slice(row),
+                        Mode::Add => vector::add(row, out),
+                    }
+                }
+                let sum: f32 = (0..groups)
+                    .map(|g| partial.row(g, first + m)[width - 1])
+                    .sum();
+                bias[0] = if modes[1] == Mode::Write {
+                    sum
+                } else {
+                    bias[0] + sum
+                };
+            }
+        });
 }

@@ -7,7 +7,7 @@ mod wgrad;
 
 pub use dgrad::LinearDgrad;
 pub use wgrad::LinearWgrad;
-pub(super) use wgrad::{Cut, add_columns, finish, record as record_wgrad};
+pub(super) use wgrad::record as record_wgrad;
 
 use super::prologue::{Loader, NormVars, Prologue, norm_operands};
 use crate::device::call::Call;

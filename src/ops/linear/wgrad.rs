@@ -1,14 +1,19 @@
 //! Weight gradient of a linear layer: dW = dy^T act(x), db = column sums of dy.
+//!
+//! Rows come in chunks that stay in the shared cache. Of a chunk, act(x) and dy are copied into *blocks*
+//! of some rows, each cut into panels of columns, so that what the micro-kernel reads lies in a run; then
+//! a task adds the products of all blocks to its rows of dW.
 
-use super::read;
 use crate::device::call::Call;
 use crate::device::cuda;
-use crate::device::gemm::{self, Columns, MAX_NR, Term};
+use crate::device::gemm::{self, Columns, Term};
+use crate::device::pool::Parts;
 use crate::device::vector;
-use crate::device::view::{Rows, RowsMut};
+use crate::device::view::{Rows, RowsMut, Span};
 use crate::ops::prologue::{Loader, Prologue};
 use crate::tape::backward::{Backward, Mode};
 use crate::tape::{Mismatch, Op, TapeError, TensorType, Var, Workspace};
+use std::ops::Range;
 
 /// Records the gradients of weight and bias into the gradient arena, by the op that `make` builds.
 pub(in crate::ops) fn record<O: Op + 'static>(
@@ -34,42 +39,139 @@ pub struct LinearWgrad {
     pub(super) modes: [Mode; 2],
 }
 
-/// How the work is cut: `groups` partial sums over rows (in units of [`BLOCK`] rows), each in tasks
-/// of `height` output channels.
-pub(in crate::ops) struct Cut {
-    pub units: usize,
-    pub groups: usize,
-    pub height: usize,
-}
-
-/// Rows that are activated at a time.
+/// Rows of a block.
 const BLOCK: usize = 128;
-/// Output channels of a task.
-const HEIGHT: usize = 64;
+/// Numbers of a chunk's blocks (4 MiB).
+const CHUNK: usize = 1024 * 1024;
+/// Most output channels of a task.
+const HEIGHT: usize = 24;
 /// Tasks worth having; a function of no machine, so that sums never depend on one.
 const TASKS: usize = 8;
 
-impl Cut {
-    /// Cuts `units` stretches of rows and `channels` output channels into about [`TASKS`] tasks.
-    pub fn new(units: usize, channels: usize) -> Self {
-        let blocks = channels.div_ceil(HEIGHT);
-        let height = channels.div_ceil(blocks);
-        Self {
-            units,
-            groups: (TASKS / blocks).clamp(1, units.max(1)),
-            height,
-        }
+/// Layout of the shared scratch: blocks, each with panels of act(x) (`[c / W][row][W]`, W the width of the
+/// micro-kernel) and of dy (`[k / height][row][height]`).
+#[derive(Clone, Copy)]
+struct Layout {
+    c: usize,
+    k: usize,
+    /// Output channels of a task.
+    height: usize,
+    /// Rows of a block.
+    rows: usize,
+    /// Rows of all samples.
+    all: usize,
+    /// Blocks of a chunk.
+    chunk: usize,
+}
+
+impl Layout {
+    /// For the shapes of x and dy.
+    fn new([[n, h, w, c], [.., k]]: [[usize; 4]; 2]) -> Self {
+        let all = n * h * w;
+        let blocks = all.div_ceil(BLOCK).max(1);
+        let mut layout = Self {
+            c,
+            k,
+            height: k.div_ceil(TASKS).next_multiple_of(12).min(HEIGHT),
+            rows: all.div_ceil(blocks),
+            all,
+            chunk: 1,
+        };
+        layout.chunk = (CHUNK / layout.block_len().max(1)).clamp(1, blocks);
+        layout
     }
 
-    /// Units of group `g`.
-    pub fn range(&self, g: usize) -> std::ops::Range<usize> {
-        self.units * g / self.groups..self.units * (g + 1) / self.groups
+    fn act_len(&self) -> usize {
+        gemm::packed_len(self.rows, self.c)
+    }
+
+    fn block_len(&self) -> usize {
+        self.act_len() + self.rows * self.k.next_multiple_of(self.height)
+    }
+
+    /// Rows of block `block`.
+    fn range(&self, block: usize) -> Range<usize> {
+        block * self.rows..((block + 1) * self.rows).min(self.all)
     }
 }
 
-impl LinearWgrad {
-    fn cut(x: &TensorType, channels: usize) -> Cut {
-        Cut::new(x.samples() * x.rows().div_ceil(BLOCK), channels)
+impl Layout {
+    /// Copies `rows` of act(x) and dy into `out`.
+    fn fill(
+        &self,
+        loader: &Loader<'_>,
+        dy: Rows<'_>,
+        rows: Range<usize>,
+        out: &mut [f32],
+        scratch: &mut [f32],
+    ) {
+        let (c, per_sample) = (self.c, dy.rows());
+        let (table, act) = scratch.split_at_mut(2 * c);
+        let (first, count) = (rows.start, rows.len());
+        let mut row = first;
+        while row < rows.end {
+            let (n, r) = (row / per_sample, row % per_sample);
+            let here = (per_sample - r).min(rows.end - row);
+            loader.table(n, table);
+            loader.load(n, r, here, table, &mut act[(row - first) * c..][..here * c]);
+            row += here;
+        }
+        let (packed, rest) = out.split_at_mut(self.act_len());
+        gemm::pack_rows(packed, [count, c], false, |r| &act[r * c..][..c]);
+        for (r, row) in rows.enumerate() {
+            let row = dy.row(row / per_sample, row % per_sample);
+            for (panel, from) in row.chunks(self.height).enumerate() {
+                let to = &mut rest[(panel * self.rows + r) * self.height..];
+                to[..from.len()].copy_from_slice(from);
+            }
+        }
+    }
+
+    /// The products of a block of `rows` rows, and the sums of dy, for task number `task`.
+    fn multiply(
+        &self,
+        block: &[f32],
+        rows: usize,
+        task: usize,
+        parts: &mut Parts<'_>,
+        modes: [Mode; 2],
+    ) {
+        let [mut dw, mut db] = parts.many([0, 1]);
+        let (act, rest) = block.split_at(self.act_len());
+        let dy = &rest[task * self.rows * self.height..][..rows * self.height];
+        let term = Term {
+            a: Span::from(dy),
+            a_stride: self.height,
+            a_batch: 0,
+            b: Columns::Packed(act),
+            k: rows,
+            batch: 1,
+        };
+        let height = dw.rows();
+        gemm::multiply(
+            height,
+            self.c,
+            &[term],
+            |_, m| m,
+            |m, j, sums| {
+                put(sums, &mut dw.row(0, m)[j..j + sums.len()], modes[0]);
+            },
+        );
+        let mut sums = [0.0; HEIGHT];
+        for row in dy.chunks_exact(self.height) {
+            vector::add(&row[..height], &mut sums[..height]);
+        }
+        for (m, &sum) in sums[..height].iter().enumerate() {
+            put(&[sum], db.row(0, m), modes[1]);
+        }
+    }
+}
+
+/// Writes `from` to `to`, or adds it.
+fn put(from: &[f32], to: &mut [f32], mode: Mode) {
+    match mode {
+        Mode::Write => to.copy_from_slice(from),
+        Mode::Add => vector::add(from, to),
     }
 }
 
@@ -83,10 +185,10 @@ impl Op for LinearWgrad {
     }
 
     fn workspace(&self, inputs: &[&TensorType], _: &[&TensorType]) -> Workspace {
-        let (c, k) = (inputs[0].channels(), inputs[1].channels());
+        let layout = Layout::new([inputs[0], inputs[1]].map(TensorType::nhwc));
         Workspace {
-            shared: Self::cut(inputs[0], k).groups * k * (c + 1),
-            per_thread: (BLOCK + 2) * c + MAX_NR,
+            shared: layout.chunk * layout.block_len(),
+            per_thread: (layout.rows + 2) * layout.c,
         }
     }
 
@@ -97,121 +199,35 @@ impl Op for LinearWgrad {
     fn cpu(&self, call: &Call<'_>) {
         let loader = Loader::new(call, self.prologue, 0, 2);
         let dy = call.input(1);
-        let (c, k) = (loader.x.cols(), dy.cols());
-        let per_sample = loader.x.rows().div_ceil(BLOCK);
-        let cut = Cut::new(loader.x.n() * per_sample, k);
-        let sums = call.shared();
-        let split = RowsMut::of(sums, [cut.groups, 1, k, c + 1]).split(cut.height);
-        call.pool()
-            .run(&[split], call.scratch(), |_, parts, scratch| {
-                let (group, first) = parts.place(0);
-                let mut out = parts.get(0);
-                for m in 0..out.rows() {
-                    out.row(0, m).fill(0.0);
-                }
-                for unit in cut.range(group) {
-                    let (n, from) = (unit / per_sample, unit % per_sample * BLOCK);
-                    let rows = BLOCK.min(loader.x.rows() - from);
-                    block(&loader, dy, [n, from, rows], first, &mut out, scratch);
+        let layout = Layout::new([loader.x, dy].map(|x| x.shape()));
+        let (blocks, scratch) = (call.shared(), call.scratch());
+        let (mut dw, mut db) = (
+            call.output(0).reshape(layout.k),
+            call.output(1).reshape(layout.k),
+        );
+        let mut modes = self.modes;
+        for first in (0..layout.all).step_by(layout.chunk * layout.rows) {
+            let first = first / layout.rows;
+            let here = layout.chunk.min(layout.all.div_ceil(layout.rows) - first);
+            let split = RowsMut::of(blocks, [1, 1, here, layout.block_len()]).split(1);
+            call.pool().run(&[split], scratch, |block, parts, scratch| {
+                let rows = layout.range(first + block);
+                layout.fill(&loader, dy, rows, parts.get(0).row(0, 0), scratch);
+            });
+            let splits = [&mut dw, &mut db].map(|out| out.again().split(layout.height));
+            call.pool().run(&splits, &mut [], |task, parts, _| {
+                for block in 0..here {
+                    let rows = layout.range(first + block).len();
+                    let modes = if block > 0 { [Mode::Add; 2] } else { modes };
+                    let block = &blocks[block * layout.block_len()..][..layout.block_len()];
+                    layout.multiply(block, rows, task, parts, modes);
                 }
             });
-        finish(call, sums, cut.groups, self.modes);
+            modes = [Mode::Add; 2];
+        }
     }
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
         self.launch(call)
     }
-}
-
-/// Adds the products of one stretch of rows to `out`, whose last column is the bias gradient.
-fn block(
-    loader: &Loader<'_>,
-    dy: Rows<'_>,
-    [n, from, rows]: [usize; 3],
-    first: usize,
-    out: &mut RowsMut<'_>,
-    scratch: &mut [f32],
-) {
-    let c = loader.x.cols();
-    let height = out.rows();
-    if loader.is_identity() {
-        // The product reads whole vectors past a row's end, so it needs rows with room behind them.
-        let (table, act) = scratch.split_at_mut(2 * c);
-        loader.load(n, from, rows, table, act);
-    } else {
-        let _activated = read(loader, [n, from, rows], scratch);
-    }
-    let act = &scratch[2 * c..];
-    let term = Term {
-        a: dy.span(n, from),
-        a_stride: dy.ld(),
-        a_batch: 0,
-        b: Columns::InPlace {
-            data: act,
-            stride: c,
-            batch_stride: 0,
-        },
-        k: rows,
-        batch: 1,
-    };
-    gemm::multiply(
-        height,
-        c,
-        &[term],
-        |_, m| first + m,
-        |m, j, sums| {
-            vector::add(sums, &mut out.row(0, m)[j..j + sums.len()]);
-        },
-    );
-    add_columns(dy, [n, from, rows], first, out);
-}
-
-/// Adds the sums of dy's columns `first..`, over the given rows of a sample, to `out`'s last column.
-pub(in crate::ops) fn add_columns(
-    dy: Rows<'_>,
-    [n, from, rows]: [usize; 3],
-    first: usize,
-    out: &mut RowsMut<'_>,
-) {
-    let (height, last) = (out.rows(), out.cols() - 1);
-    let mut sums = [0.0; HEIGHT];
-    for r in from..from + rows {
-        vector::add(&dy.row(n, r)[first..first + height], &mut sums[..height]);
-    }
-    for (m, sum) in sums[..height].iter().enumerate() {
-        out.row(0, m)[last] += sum;
-    }
-}
-
-/// Adds the groups' partial sums in order and writes (or adds) them to outputs 0 and 1.
-pub(in crate::ops) fn finish(call: &Call<'_>, sums: &[f32], groups: usize, modes: [Mode; 2]) {
-    let (dw, db) = (call.output(0), call.output(1));
-    let channels = db.cols();
-    let width = sums.len() / (groups * channels);
-    let partial = Rows::of(sums, [groups, 1, channels, width]);
-    let (dw, db) = (dw.reshape(channels), db.reshape(channels));
-    call.pool()
-        .run(&[dw.split(16), db.split(16)], &mut [], |_, parts, _| {
-            let (_, first) = parts.place(0);
-            let [mut dw, mut db] = parts.many([0, 1]);
-            for m in 0..dw.rows() {
-                let (out, bias) = (dw.row(0, m), db.row(0, m));
-                for (g, mode) in (0..groups).map(|g| (g, if g == 0 { modes[0] } else { Mode::Add }))
-                {
-                    let row = &partial.row(g, first + m)[..width - 1];
-                    match mode {
-                        Mode::Write => out.copy_from_slice(row),
-                        Mode::Add => vector::add(row, out),
-                    }
-                }
-                let sum: f32 = (0..groups)
-                    .map(|g| partial.row(g, first + m)[width - 1])
-                    .sum();
-                bias[0] = if modes[1] == Mode::Write {
-                    sum
-                } else {
-                    bias[0] + sum
-                };
-            }
-        });
 }

@@ -5,6 +5,7 @@ use super::transform::{POINTS, WINDOW, filter_square};
 use crate::device::gemm::panel_width;
 use crate::device::lanes::{Lanes, by_level};
 use crate::device::pool::Pool;
+use crate::device::transpose::transpose;
 use crate::device::view::RowsMut;
 use std::ops::Range;
 
@@ -137,15 +138,10 @@ impl Filter {
         (rows, width): (Range<usize>, usize),
         taps: &mut [f32],
     ) {
-        for j in 0..width {
-            let from = (column + j) * 9 * c + row;
-            for tap in 0..9 {
-                let channels = &w[from + tap * c..][rows.clone()];
-                let to = &mut taps[tap * ROWS * width + j..];
-                for (i, &x) in channels.iter().enumerate() {
-                    to[i * width] = x;
-                }
-            }
+        for tap in 0..9 {
+            let from = &w[(column * 9 + tap) * c + row + rows.start..];
+            let to = &mut taps[tap * ROWS * width..];
+            transpose(from, to, [width, rows.len()], [9 * c, width]);
         }
         for (i, row) in rows.enumerate() {
             let taps: [&[f32]; 9] =
