@@ -33,11 +33,11 @@ struct Lu {
 }
 
 fn document() -> Document {
-    serde_json::from_str(include_str!("dpm.json")).unwrap()
+    serde_json::from_str(include_str!("dpm.json")).expect("dpm.json is of this form")
 }
 
 fn schedule(text: &str) -> Schedule {
-    Schedule::new(text.parse().unwrap()).unwrap()
+    Schedule::new(text.parse().expect("a schedule")).expect("a sound one")
 }
 
 fn lambda(schedule: &Schedule, t: u32) -> f64 {
@@ -52,7 +52,7 @@ impl Case {
 
     fn plan(&self, schedule: &Schedule, sampler: Sampler) -> SamplerPlan {
         let path: Vec<u32> = self.t.iter().rev().copied().collect();
-        SamplerPlan::along(schedule, sampler, &path, self.clip()).unwrap()
+        SamplerPlan::along(schedule, sampler, &path, self.clip()).expect("a path")
     }
 }
 
