@@ -522,7 +522,7 @@ mod tests {
         }
     }
 
-    fn pack(disk: &mut (impl Write + Seek)) -> Result<u64, DataError> {
+    fn pack(disk: &mut (impl Write + Seek + Send)) -> Result<u64, DataError> {
         let source = Flat(vec!["a".to_owned()]);
         write_packed(&source, 32, disk, Path::new("x.gmmkdata"), &mut |_| {})
     }
