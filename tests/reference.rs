@@ -13,6 +13,8 @@ use gmmk::gmm::ngmg::{Diagonal, Kernel, KernelSpec, Norm, Reach};
 use gmmk::rng::{Philox, Stream, philox4x32_10, timestep};
 use serde_json::Value;
 
+#[path = "reference/dpm.rs"]
+mod dpm;
 #[path = "reference/mixtures.rs"]
 mod mixtures;
 

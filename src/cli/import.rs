@@ -15,6 +15,9 @@ pub struct ImportArgs {
     /// The checkpoint to write
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
+    /// Which of several saved variants, such as fp16 [default: the weights without one, or the only ones]
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Replace an existing file
     #[arg(long)]
     force: bool,
@@ -29,15 +32,17 @@ pub fn run(args: ImportArgs) -> Result<()> {
             "--out {shown}: the file is there already; choose another, or replace it with --force"
         );
     }
-    let imported = interchange::import(&args.diffusers, &args.out)?;
+    let imported = interchange::import(&args.diffusers, args.variant.as_deref(), &args.out)?;
     if let Some(note) = &imported.note {
         warn(&format!("note: {note}"));
     }
+    let variant = imported.variant.map(|name| format!(", variant {name}"));
     say(&format!(
-        "wrote {shown}: {} numbers in {} (from {})",
+        "wrote {shown}: {} numbers in {} (from {}{})",
         imported.parameters,
         counted(imported.tensors, "tensor"),
-        imported.formats.join(", ")
+        imported.formats.join(", "),
+        variant.unwrap_or_default()
     ));
     Ok(())
 }

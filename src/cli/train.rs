@@ -22,12 +22,13 @@ use gmmk::train::rate::RateSchedule;
 use gmmk::train::run_dir::{RunDir, RunDirError};
 use gmmk::train::setup::{self, Memory, Setup};
 use gmmk::train::space::Space;
-use gmmk::train::trainer::{Probe, Trainer};
+use gmmk::train::trainer::{Probe, Start, Trainer};
 use gmmk::train::trial;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use watcher::Watcher;
 
+mod from;
 mod watcher;
 
 /// On or off.
@@ -84,6 +85,9 @@ pub struct TrainArgs {
     /// A run's config.toml to start from, or a network's config.json
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     config: Option<PathBuf>,
+    /// Begin with the weights of a checkpoint (a file, a run's folder, an imported model), and with its network
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["resume", "config", "preset"])]
+    from: Option<PathBuf>,
     /// Where to compute: auto, cpu, cuda or cuda:N
     #[arg(long)]
     device: Option<Choice>,
@@ -268,6 +272,9 @@ impl TrainArgs {
                 );
             }
         }
+        if let Some(path) = &self.from {
+            from::configure(&mut config, path, self.classifier.map(Classifier::kind))?;
+        }
         self.apply(&mut config);
         self.check_classifier(&config)?;
         config.validate()?;
@@ -349,9 +356,10 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     let memory = setup.check_memory(&device.0)?;
     check_space(&setup, &folder)?;
     let probe = args.eval.prepare(&setup, &packed, &device.0)?;
+    let start = from::start(&setup, &packed)?;
     let run = RunDir::create(&folder)?;
     setup.config.save(&run.config())?;
-    go(&setup, &run, (packed, probe), None, &device, memory)
+    go(&setup, &run, (packed, probe), start, &device, memory)
 }
 
 /// Refuses a run that could not save, and says so when its checkpoints will not all fit.
@@ -413,9 +421,9 @@ fn resume(args: &TrainArgs) -> Result<()> {
     let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
     let memory = setup.check_memory(&device.0)?;
-    let checkpoint = if checkpoint::list(&run.checkpoints())?.is_empty() {
+    let start = if checkpoint::list(&run.checkpoints())?.is_empty() {
         warn("note: the run stopped before its first checkpoint; it starts from the beginning");
-        None
+        from::start(&setup, &packed)?
     } else {
         let found = checkpoint::resolve(run.path())?;
         if let Some(note) = found.note {
@@ -436,14 +444,14 @@ fn resume(args: &TrainArgs) -> Result<()> {
                 folder.display()
             );
         }
-        Some(checkpoint)
+        Start::Resume(checkpoint)
     };
     check_space(&setup, run.path())?;
     if setup.config != saved {
         setup.config.save(&run.config())?;
     }
     let probe = args.eval.prepare(&setup, &packed, &device.0)?;
-    go(&setup, &run, (packed, probe), checkpoint, &device, memory)
+    go(&setup, &run, (packed, probe), start, &device, memory)
 }
 
 /// Trains and reports.
@@ -451,7 +459,7 @@ fn go(
     setup: &Setup,
     run: &RunDir,
     (packed, probe): (Arc<Packed>, Option<Box<dyn Probe>>),
-    checkpoint: Option<Checkpoint>,
+    start: Start,
     (device, name): &(Device, String),
     memory: Memory,
 ) -> Result<()> {
@@ -459,11 +467,11 @@ fn go(
     greet(setup, &packed, name, memory);
     Machine::new(device, memory).save(&run.machine())?;
     let total = config.total_steps();
-    let mut trainer = Trainer::new(setup, run, packed, checkpoint.as_ref(), device)?;
+    let mut trainer = Trainer::new(setup, run, packed, &start, device)?;
     if let Some(probe) = probe {
         trainer.attach(probe);
     }
-    if let Some(checkpoint) = &checkpoint {
+    if let Start::Resume(checkpoint) = &start {
         let step = checkpoint.info().counters.step;
         if step < total {
             warn(&format!("resuming at step {step} of {total}"));
@@ -473,7 +481,7 @@ fn go(
             ));
         }
     }
-    drop(checkpoint);
+    drop(start);
     let stop = stop_flag("stopping after this step and saving");
     let mut watcher = Watcher::new(total);
     let outcome = trainer.train(&stop, &mut watcher);

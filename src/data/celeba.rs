@@ -203,6 +203,10 @@ impl Source for Celeba {
         self.fingerprint
     }
 
+    fn file(&self, i: usize) -> Option<Result<Vec<u8>, DataError>> {
+        Some(self.pictures.read(&self.entries[i].file))
+    }
+
     fn read(&self, i: usize, size: u32) -> Result<Vec<u8>, DataError> {
         let file = &self.entries[i].file;
         let bytes = self.pictures.read(file)?;

@@ -284,6 +284,10 @@ impl Source for PictureFolder {
         self.fingerprint
     }
 
+    fn file(&self, i: usize) -> Option<Result<Vec<u8>, DataError>> {
+        Some(self.store.read(&self.entries[i].file))
+    }
+
     fn read(&self, i: usize, size: u32) -> Result<Vec<u8>, DataError> {
         let file = &self.entries[i].file;
         let bytes = self.store.read(file)?;

@@ -12,8 +12,9 @@ use super::packed::{
 use super::{DataError, LeftOut, Source};
 use crate::report::files::free_bytes;
 
-/// Pictures that may be decoded at once, in bytes: bounds the memory that packing takes.
-const CHUNK_BYTES: usize = 64 << 20;
+/// Pictures that may be decoded at once, in bytes: with as many that are written meanwhile it bounds the memory that
+/// packing takes.
+const CHUNK_BYTES: usize = 32 << 20;
 const CHUNK_PICTURES: usize = 1024;
 /// Largest picture: 8192 pixels a side make 192 MiB.
 const LARGEST_SIZE: u32 = 8192;
@@ -274,7 +275,7 @@ struct Kept {
 }
 
 /// Writes the packed file to `out`; returns its length.
-fn write_packed<W: Write + Seek>(
+fn write_packed<W: Write + Seek + Send>(
     source: &dyn Source,
     size: u32,
     out: &mut W,
@@ -334,8 +335,8 @@ fn write_packed<W: Write + Seek>(
     Ok(length)
 }
 
-/// Decodes chunk after chunk and writes the pictures in order.
-fn write_pictures<W: Write + Seek>(
+/// Decodes chunk after chunk, and writes the pictures of each in order while the next is decoded.
+fn write_pictures<W: Write + Seek + Send>(
     source: &dyn Source,
     size: u32,
     content: &mut Content<'_, W>,
@@ -357,29 +358,17 @@ fn write_pictures<W: Write + Seek>(
         });
     };
     report(0, &kept, progress);
-    for start in (0..total).step_by(chunk) {
+    let mut decoded = (0, Vec::new());
+    for start in (0..total + chunk).step_by(chunk) {
         let end = (start + chunk).min(total);
-        let pictures: Vec<_> = (start..end)
-            .into_par_iter()
-            .map(|i| read_checked(source, i, size, k))
-            .collect();
-        for (i, picture) in (start..end).zip(pictures) {
-            let record = source.record(i);
-            match picture {
-                Ok(picture) => {
-                    content.write(&picture)?;
-                    kept.attributes.extend_from_slice(&record.attributes);
-                    kept.rows.extend_from_slice(&record.row.to_le_bytes());
-                    kept.splits.push(record.split as u8);
-                }
-                Err(reason) => kept.left_out.push(LeftOut {
-                    name: source.picture_name(i),
-                    row: record.row,
-                    reason: reason.chars().take(REASON_LENGTH).collect(),
-                }),
-            }
-        }
-        report(end, &kept, progress);
+        let pictures = (start.min(total)..end).into_par_iter();
+        let decode = || pictures.map(|i| read_checked(source, i, size, k)).collect();
+        let write = || write_chunk(source, decoded, content, &mut kept);
+        // No processor waits for the disk, or for the hash.
+        let (next, written) = rayon::join(decode, write);
+        written?;
+        decoded = (start, next);
+        report(start.min(total), &kept, progress);
     }
     if kept.splits.is_empty() {
         let first = kept.left_out.first();
@@ -394,8 +383,37 @@ fn write_pictures<W: Write + Seek>(
     Ok(kept)
 }
 
+/// A picture, or why it is left out.
+type Decoded = Result<Vec<u8>, String>;
+
+/// Writes the pictures from number `start` on.
+fn write_chunk<W: Write + Seek>(
+    source: &dyn Source,
+    (start, pictures): (usize, Vec<Decoded>),
+    content: &mut Content<'_, W>,
+    kept: &mut Kept,
+) -> Result<(), DataError> {
+    for (i, picture) in (start..).zip(pictures) {
+        let record = source.record(i);
+        match picture {
+            Ok(picture) => {
+                content.write(&picture)?;
+                kept.attributes.extend_from_slice(&record.attributes);
+                kept.rows.extend_from_slice(&record.row.to_le_bytes());
+                kept.splits.push(record.split as u8);
+            }
+            Err(reason) => kept.left_out.push(LeftOut {
+                name: source.picture_name(i),
+                row: record.row,
+                reason: reason.chars().take(REASON_LENGTH).collect(),
+            }),
+        }
+    }
+    Ok(())
+}
+
 /// Picture `i`, or why it is left out.
-fn read_checked(source: &dyn Source, i: usize, size: u32, k: usize) -> Result<Vec<u8>, String> {
+fn read_checked(source: &dyn Source, i: usize, size: u32, k: usize) -> Decoded {
     let picture = source.read(i, size).map_err(|error| match error {
         // The name is kept beside the reason.
         DataError::Picture { source, .. } => source.to_string(),
@@ -504,7 +522,7 @@ mod tests {
         }
     }
 
-    fn pack(disk: &mut (impl Write + Seek)) -> Result<u64, DataError> {
+    fn pack(disk: &mut (impl Write + Seek + Send)) -> Result<u64, DataError> {
         let source = Flat(vec!["a".to_owned()]);
         write_packed(&source, 32, disk, Path::new("x.gmmkdata"), &mut |_| {})
     }

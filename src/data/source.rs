@@ -91,6 +91,12 @@ pub trait Source: Sync {
     /// Must be cheap: it is taken at every start to find out whether a packed file still fits.
     fn fingerprint(&self) -> blake3::Hash;
 
+    /// The bytes of picture `i`'s file; `None` where it is none of its own.
+    fn file(&self, i: usize) -> Option<Result<Vec<u8>, DataError>> {
+        let _ = i;
+        None
+    }
+
     /// Picture `i` as `size * size * 3` bytes, rows of RGB pixels.
     ///
     /// # Errors

@@ -53,8 +53,10 @@ pub fn export(
     let write = |name: &str, text: &str| replace_with_bytes(&folder.join(name), text.as_bytes());
     write(MIXTURE, &pretty(&mixture))?;
     let mut config = info.config.clone();
-    // The folder may go to other people: where the data lay here is none of their business.
+    // The folder may go to other people: where files lay here is none of their business.
     config.data_path = None;
+    config.attributes = None;
+    config.from = None;
     write(CONFIG, &config.to_toml()?)?;
     write(SCHEDULER, &pretty(&scheduler::to_json(&setup.schedule)))?;
     let net = write_weights(checkpoint, part, &setup, folder)?;

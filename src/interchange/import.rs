@@ -25,19 +25,26 @@ pub struct Imported {
     pub parameters: usize,
     /// Number formats they were stored in.
     pub formats: Vec<String>,
+    /// The variant of the weights, such as `fp16`.
+    pub variant: Option<String>,
     /// What a person should know, if anything.
     pub note: Option<String>,
 }
 
 /// Makes the checkpoint `out` of `folder`, which holds `unet/` (or is that folder itself), `mixture.json`
-/// and `config.toml`. The checkpoint has weights, no average and no optimizer state.
+/// and `config.toml`. The checkpoint has weights, no average and no optimizer state. Of weights in several
+/// variants `variant` is read; without it those without a variant, or the only ones.
 ///
 /// # Errors
 /// A file that is missing, damaged, or of a model that a checkpoint cannot hold.
-pub fn import(folder: &Path, out: &Path) -> Result<Imported, InterchangeError> {
+pub fn import(
+    folder: &Path,
+    variant: Option<&str>,
+    out: &Path,
+) -> Result<Imported, InterchangeError> {
     let unet = unet_folder(folder)?;
     let shape = read_network(&unet.join(NETWORK))?;
-    let mut weights = vec![Stored::in_folder(&unet)?];
+    let mut weights = vec![Stored::in_folder(&unet, variant)?];
     check_depth(&unet, &shape, &weights[0])?;
     let mixture_path = folder.join(MIXTURE);
     let mixture = MixtureFile::read(&mixture_path)?;
@@ -79,6 +86,7 @@ pub fn import(folder: &Path, out: &Path) -> Result<Imported, InterchangeError> {
         tensors: specs.len(),
         parameters: specs.iter().map(TensorSpec::len).sum(),
         formats,
+        variant: weights[0].variant().map(str::to_owned),
         note,
     };
     write_file(out, &mut Source { specs, weights }, &info)?;

@@ -1,4 +1,5 @@
-//! Reading weights that diffusers saved: one safetensors file, or several behind an index.
+//! Reading weights that diffusers saved: one safetensors file, or several behind an index; plain, or a
+//! variant such as `fp16`.
 
 use super::InterchangeError;
 use super::error::wrong;
@@ -56,6 +57,60 @@ pub(super) struct Stored {
     /// The file of each tensor.
     places: HashMap<String, usize>,
     path: PathBuf,
+    variant: Option<String>,
+}
+
+/// What a file's name says of the weights in it.
+struct Named {
+    path: PathBuf,
+    variant: Option<String>,
+    /// The file is the index of several.
+    is_index: bool,
+}
+
+impl Named {
+    /// `diffusion_pytorch_model.safetensors`, its index, or one of both with a variant's name between two
+    /// dots: where, has changed with diffusers' versions. None of the parts that an index names.
+    fn parse(path: PathBuf) -> Option<Self> {
+        let name = name_of(&path);
+        let words: Vec<&str> = name
+            .strip_prefix(WEIGHTS)?
+            .strip_prefix('.')?
+            .split('.')
+            .collect();
+        if words.iter().any(|word| is_part(word)) {
+            return None;
+        }
+        let forms = [&["safetensors"][..], &["safetensors", "index", "json"]];
+        let (variant, is_index) =
+            forms
+                .into_iter()
+                .zip([false, true])
+                .find_map(|(form, is_index)| {
+                    if words == form {
+                        return Some((None, is_index));
+                    }
+                    let is_form = |at: &usize| [&words[..*at], &words[at + 1..]].concat() == form;
+                    let at = (0..words.len().saturating_sub(1)).find(is_form)?;
+                    Some((Some(words[at].to_owned()), is_index))
+                })?;
+        Some(Self {
+            path,
+            variant,
+            is_index,
+        })
+    }
+}
+
+/// Whether a file's name ends as that of one of several does: `-00001-of-00002`.
+fn is_part(name: &str) -> bool {
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|b| b.is_ascii_digit());
+    name.rsplit_once("-of-").is_some_and(|(first, count)| {
+        digits(count)
+            && first
+                .rsplit_once('-')
+                .is_some_and(|(_, number)| digits(number))
+    })
 }
 
 /// The index of weights in several files.
@@ -65,30 +120,61 @@ struct Index {
 }
 
 impl Stored {
-    /// The weights in the folder of a U-Net.
-    pub(super) fn in_folder(folder: &Path) -> Result<Self, InterchangeError> {
-        let single = folder.join(format!("{WEIGHTS}.safetensors"));
-        let index = folder.join(format!("{WEIGHTS}.safetensors.index.json"));
-        match (single.is_file(), index.is_file()) {
-            (true, false) => Self::one(&single),
-            (false, true) => Self::several(folder, &index),
-            (true, true) => {
-                let found = format!("both {} and {}", name_of(&single), name_of(&index));
-                let expected = "one of them: remove the one that is out of date";
-                Err(wrong(folder, "the weights", expected, found))
+    /// The weights in the folder of a U-Net: the variant asked for, else those without one, else the only one.
+    pub(super) fn in_folder(
+        folder: &Path,
+        variant: Option<&str>,
+    ) -> Result<Self, InterchangeError> {
+        let files = weight_files(folder);
+        let named: Vec<Named> = files.iter().cloned().filter_map(Named::parse).collect();
+        let known: BTreeSet<Option<&str>> = named.iter().map(|n| n.variant.as_deref()).collect();
+        let fail = |expected: String, found: Vec<String>| {
+            let found = if found.is_empty() {
+                "none".into()
+            } else {
+                found.join(", ")
+            };
+            Err(wrong(folder, "the weights", expected, found))
+        };
+        let names = || files.iter().map(|path| name_of(path)).collect();
+        let chosen = match variant {
+            Some(_) => variant,
+            None if known.contains(&None) => None,
+            None if known.len() > 1 => {
+                let variants = known.into_iter().flatten().map(str::to_owned);
+                let expected = "those without a variant, or one: choose it with --variant NAME";
+                return fail(expected.into(), variants.collect());
             }
-            (false, false) => {
-                let names: Vec<String> = weight_files(folder).iter().map(|p| name_of(p)).collect();
-                let found = if names.is_empty() {
-                    "none".into()
-                } else {
-                    names.join(", ")
+            None => known.into_iter().next().flatten(),
+        };
+        let mut of_it = named.iter().filter(|n| n.variant.as_deref() == chosen);
+        match (of_it.next(), of_it.next()) {
+            (Some(one), None) => {
+                let mut stored = match one.is_index {
+                    false => Self::one(&one.path)?,
+                    true => Self::several(folder, &one.path)?,
                 };
-                let expected = format!(
-                    "{}, or its index: save them with save_pretrained(.., safe_serialization=True) and without a variant",
-                    name_of(&single)
+                stored.variant = chosen.map(str::to_owned);
+                Ok(stored)
+            }
+            (Some(first), Some(second)) => {
+                let both = format!(
+                    "both {} and {}",
+                    name_of(&first.path),
+                    name_of(&second.path)
                 );
-                Err(wrong(folder, "the weights", expected, found))
+                fail(
+                    "one of them: remove the one that is out of date".into(),
+                    vec![both],
+                )
+            }
+            (None, _) => {
+                let name = match variant {
+                    Some(variant) => format!("{WEIGHTS}.{variant}.safetensors"),
+                    None => format!("{WEIGHTS}.safetensors"),
+                };
+                let how = "save them with save_pretrained(.., safe_serialization=True)";
+                fail(format!("{name}, or its index: {how}"), names())
             }
         }
     }
@@ -101,6 +187,7 @@ impl Stored {
             places: names.map(|name| (name, 0)).collect(),
             files: vec![file],
             path: path.to_path_buf(),
+            variant: None,
         })
     }
 
@@ -151,8 +238,14 @@ impl Stored {
                 files,
                 places,
                 path: index.to_path_buf(),
+                variant: None,
             }),
         }
+    }
+
+    /// The variant that the files are of.
+    pub(super) fn variant(&self) -> Option<&str> {
+        self.variant.as_deref()
     }
 
     /// The file, or the index of several.

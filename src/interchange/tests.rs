@@ -68,6 +68,8 @@ fn nano(classifier: ClassifierKind) -> RunConfig {
     config.lr = 0.1 + 0.2;
     config.classifier = classifier;
     config.data_path = Some("/home/somebody/celeba".into());
+    config.attributes = Some("/home/somebody/list.csv".into());
+    config.from = Some("/home/somebody/runs/older".into());
     config
 }
 
@@ -108,7 +110,7 @@ fn what_is_exported_and_imported_keeps_every_bit() {
     ] {
         let (dir, before, folder) = exported(config.clone(), part);
         let out = dir.path().join("back.safetensors");
-        let imported = import(&folder, &out).unwrap();
+        let imported = import(&folder, None, &out).unwrap();
         assert_eq!(
             (imported.formats, imported.note),
             (vec!["F32".to_owned()], None)
@@ -117,9 +119,10 @@ fn what_is_exported_and_imported_keeps_every_bit() {
         assert_eq!(after.parts(), [Part::Weight]);
         assert_eq!(bits(&after, Part::Weight), bits(&before, part));
         let mut info = before.info().clone();
-        info.config.data_path = None;
+        let config = &mut info.config;
+        (config.data_path, config.attributes, config.from) = (None, None, None);
         assert_eq!(*after.info(), info);
-        // Where the data lay stays at home.
+        // Where files lay stays at home.
         assert!(
             !fs::read_to_string(folder.join(CONFIG))
                 .unwrap()
@@ -191,7 +194,10 @@ fn halves_are_widened_and_other_formats_refused() {
         };
         true
     });
-    assert_eq!(import(&folder, &out).unwrap().formats, ["BF16", "F16"]);
+    assert_eq!(
+        import(&folder, None, &out).unwrap().formats,
+        ["BF16", "F16"]
+    );
     let after = Checkpoint::open(&out).unwrap();
     for spec in before.specs() {
         let before = before.tensor(Part::Ema, &spec.name).unwrap();
@@ -256,7 +262,7 @@ fn weights_in_several_files_are_read_by_their_index() {
     let (dir, before, folder) = exported(nano(ClassifierKind::Bce), Part::Ema);
     split(&folder);
     let out = dir.path().join("back.safetensors");
-    import(&folder, &out).unwrap();
+    import(&folder, None, &out).unwrap();
     let after = Checkpoint::open(&out).unwrap();
     assert_eq!(bits(&after, Part::Weight), bits(&before, Part::Ema));
     let index = folder.join(INDEX);
@@ -305,10 +311,86 @@ fn weights_in_several_files_are_read_by_their_index() {
     );
 }
 
+/// Names of one variant's files, in the forms that diffusers has written: the weights, or an index and its parts.
+#[test]
+fn variants_are_read() {
+    let (dir, before, folder) = exported(nano(ClassifierKind::None), Part::Ema);
+    let unet = folder.join("unet");
+    let out = dir.path().join("back.safetensors");
+    let whole = folder.join(WEIGHTS);
+    let rename = |from: &str, to: &str| fs::rename(unet.join(from), unet.join(to)).unwrap();
+    let variant_of = |wanted: Option<&str>| {
+        let imported = import(&folder, wanted, &out).unwrap();
+        let after = Checkpoint::open(&out).unwrap();
+        (
+            imported.variant,
+            bits(&after, Part::Weight) == bits(&before, Part::Ema),
+        )
+    };
+    let named = |name: &str| Some(name.to_owned());
+    // Beside the weights of no variant, a variant is read only where it is asked for.
+    let fp16 = "diffusion_pytorch_model.fp16.safetensors";
+    fs::copy(&whole, unet.join(fp16)).unwrap();
+    rewrite(&whole, |tensor| {
+        tensor.data[0] ^= 1;
+        true
+    });
+    assert_eq!(variant_of(None), (None, false));
+    assert_eq!(variant_of(Some("fp16")), (named("fp16"), true));
+    let message = import(&folder, Some("bf16"), &out).unwrap_err().to_string();
+    for word in ["expected diffusion_pytorch_model.bf16.safetensors", fp16] {
+        assert!(message.contains(word), "no {word:?} in: {message}");
+    }
+    // Alone it is the one.
+    fs::remove_file(&whole).unwrap();
+    assert_eq!(variant_of(None), (named("fp16"), true));
+    fs::copy(
+        unet.join(fp16),
+        unet.join("diffusion_pytorch_model.bf16.safetensors"),
+    )
+    .unwrap();
+    refused(&dir, &folder, &["--variant NAME", "found bf16, fp16"]);
+    assert_eq!(variant_of(Some("bf16")), (named("bf16"), true));
+    fs::remove_file(unet.join("diffusion_pytorch_model.bf16.safetensors")).unwrap();
+    // In several files.
+    rename(fp16, "diffusion_pytorch_model.safetensors");
+    split(&folder);
+    let part = |number: usize| format!("-0000{number}-of-00002.safetensors");
+    for number in [1, 2] {
+        let name = format!("diffusion_pytorch_model{}", part(number));
+        rename(
+            &name,
+            &format!("diffusion_pytorch_model.fp16{}", part(number)),
+        );
+    }
+    let text = fs::read_to_string(folder.join(INDEX)).unwrap();
+    fs::remove_file(folder.join(INDEX)).unwrap();
+    for index in [
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.safetensors.fp16.index.json",
+        "diffusion_pytorch_model.fp16.safetensors.index.json",
+    ] {
+        let index = unet.join(index);
+        let text = text.replace("diffusion_pytorch_model-", "diffusion_pytorch_model.fp16-");
+        fs::write(&index, text).unwrap();
+        assert_eq!(variant_of(None), (named("fp16"), true));
+        fs::remove_file(index).unwrap();
+    }
+    // Parts without their index are nothing.
+    refused(
+        &dir,
+        &folder,
+        &[
+            "expected diffusion_pytorch_model.safetensors",
+            "fp16-00001-of",
+        ],
+    );
+}
+
 /// The folder is refused with a message that has all of `words`, and nothing is written.
 fn refused(dir: &TempDir, folder: &Path, words: &[&str]) {
     let out = dir.path().join("refused.safetensors");
-    let message = import(folder, &out).unwrap_err().to_string();
+    let message = import(folder, None, &out).unwrap_err().to_string();
     for word in words {
         assert!(message.contains(word), "no {word:?} in: {message}");
     }
@@ -325,7 +407,7 @@ fn a_folder_of_diffusers_alone_is_read_with_the_two_files_of_the_run() {
         fs::copy(folder.join(file), alone.join(file)).unwrap();
     }
     let out = dir.path().join("back.safetensors");
-    import(&alone, &out).unwrap();
+    import(&alone, None, &out).unwrap();
     let after = Checkpoint::open(&out).unwrap();
     assert_eq!(bits(&after, Part::Weight), bits(&before, Part::Weight));
 }

@@ -18,7 +18,7 @@ use crate::train::metrics::{self, MetricsRow};
 use crate::train::run_dir::RunDir;
 use crate::train::setup::{self, Setup};
 use crate::train::tensors::load;
-use crate::train::trainer::{Observer, Trainer};
+use crate::train::trainer::{Observer, Start, Trainer};
 use crate::train::trial::seconds_per_picture;
 use std::path::Path;
 use std::sync::Arc;
@@ -180,7 +180,8 @@ impl Model {
             announce(&setup, data, &folder, taken, context)?;
             let packed = data.packed.clone();
             let device = context.device.clone();
-            let mut trainer = Trainer::new(&setup, &run, packed, last.as_ref(), &device)?;
+            let start = last.map_or(Start::New, Start::Resume);
+            let mut trainer = Trainer::new(&setup, &run, packed, &start, &device)?;
             let mut watcher = Watcher { context };
             // Ctrl-C ends the program; what was saved last is gone on with.
             trainer.train(&AtomicBool::new(false), &mut watcher)?;

@@ -85,6 +85,9 @@ pub struct RunConfig {
     /// The attributes of own pictures, where their file was named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attributes: Option<PathBuf>,
+    /// The checkpoint whose weights the run began with, where they were not new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
     /// Name of the network's preset; with `network` given, a name for people.
     pub preset: String,
     /// The noise schedule, such as `constant:0.06:100`.
@@ -156,11 +159,12 @@ pub struct RunConfig {
 }
 
 /// Every key of the file, in its order.
-const KEYS: [&str; 34] = [
+const KEYS: [&str; 35] = [
     "program",
     "data",
     "data_path",
     "attributes",
+    "from",
     "preset",
     "schedule",
     "steps",
@@ -274,6 +278,7 @@ impl RunConfig {
             data,
             data_path: None,
             attributes: None,
+            from: None,
             preset: preset.to_owned(),
             schedule: data.schedule(),
             steps: Length::Steps(400_000),
@@ -305,6 +310,20 @@ impl RunConfig {
             exact: false,
             network: None,
         }
+    }
+
+    /// Takes over what weights trained as `other` says are good for: the network, what it is told, and the
+    /// noise that it takes away.
+    pub fn suit(&mut self, other: &Self) {
+        self.preset = other.preset.clone();
+        self.network = other.network.clone();
+        self.schedule = other.schedule;
+        self.latent = other.latent;
+        self.feature_code = other.feature_code;
+        self.token_dropout = other.token_dropout;
+        self.classifier = other.classifier;
+        self.classifier_weight = other.classifier_weight;
+        self.ngmg_floor = other.ngmg_floor;
     }
 
     /// [`ema_decay`] of this run.

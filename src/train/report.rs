@@ -104,7 +104,7 @@ fn tiles(run: &Run) -> Vec<(&'static str, String)> {
     let seconds = run.rows.last().map(|row| row.seconds);
     let planned = run.machine.as_ref().map(|m| m.planned_bytes as f64);
     let bytes = |v: f64| human_bytes(v as u64);
-    vec![
+    let mut tiles = vec![
         ("loss, smoothed", some(smoothed, &number)),
         ("loss, held out", some(run.last("held_out_loss"), &number)),
         (
@@ -122,7 +122,10 @@ fn tiles(run: &Run) -> Vec<(&'static str, String)> {
             "skipped steps",
             grouped(run.last("skipped").unwrap_or(0.0) as u64),
         ),
-    ]
+    ];
+    let used = run.last("gpu_used_bytes");
+    tiles.extend(used.map(|used| ("GPU memory in use", bytes(used))));
+    tiles
 }
 
 fn mean(run: &Run, metric: &str) -> Option<f64> {
@@ -134,6 +137,9 @@ fn mean(run: &Run, metric: &str) -> Option<f64> {
         .collect();
     (!finite.is_empty()).then(|| finite.iter().sum::<f64>() / finite.len() as f64)
 }
+
+/// MiB per byte.
+const MIB: f64 = 1.0 / 1_048_576.0;
 
 /// Charts of one line from zero: title, note, metric, factor, and whether it is drawn where it never changes.
 const PLAIN: [(&str, &str, &str, f64, bool); 5] = [
@@ -155,7 +161,7 @@ const PLAIN: [(&str, &str, &str, f64, bool); 5] = [
         "Host memory",
         "largest so far, MiB",
         "peak_rss_bytes",
-        1.0 / 1_048_576.0,
+        MIB,
         true,
     ),
     ("Learning rate", "of AdamW", "lr", 1.0, false),
@@ -201,6 +207,7 @@ fn curves(run: &Run) -> String {
         ),
     ];
     charts.extend(evaluation::charts(run));
+    charts.push(gpu_memory(run));
     for (title, note, metric, factor, constant) in PLAIN {
         let points = scaled(run, metric, factor);
         if constant || changes(&points) {
@@ -264,6 +271,24 @@ fn highest(points: &[[f64; 2]]) -> f64 {
     let finite = points.iter().map(|p| p[1]).filter(|y| y.is_finite());
     let highest = finite.fold(0.0, f64::max);
     if highest > 0.0 { highest } else { 1.0 }
+}
+
+/// What the run's buffers take and what the driver says is in use, beside the plan.
+fn gpu_memory(run: &Run) -> Chart {
+    let [held, used] = ["gpu_held_bytes", "gpu_used_bytes"].map(|name| scaled(run, name, MIB));
+    let plan = run.machine.as_ref().map(|m| m.planned_bytes as f64 * MIB);
+    let ends = held.first().into_iter().chain(held.last());
+    let planned: Vec<[f64; 2]> = ends.filter_map(|end| Some([end[0], plan?])).collect();
+    let highest = [&held, &used, &planned].map(|points| highest(points));
+    Chart {
+        y_range: Some([0.0, 1.08 * highest.into_iter().fold(0.0, f64::max)]),
+        series: vec![
+            line("in use, by everybody", "c1", used),
+            line("this run's buffers", "c0", held),
+            line("planned", "c2", planned),
+        ],
+        ..chart("GPU memory", "MiB; in use: as the driver says")
+    }
 }
 
 fn changes(points: &[[f64; 2]]) -> bool {

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::checkpoint::{self, Checkpoint, CheckpointError, CheckpointInfo, Counters, Part};
+use super::checkpoint::{self, CheckpointError, CheckpointInfo, Counters};
 use super::held_out::{HeldOut, Measurement};
 use super::history::History;
 use super::levels::Levels;
@@ -13,10 +13,9 @@ use super::runs::{Run, RunState};
 use super::setup::{Setup, page_batch};
 use super::step::{StepError, StepResult, TrainStep};
 use super::tensorboard::EventWriter;
-use super::tensors::{StateTensors, restore, restore_counters, specs};
+use super::tensors::StateTensors;
 use crate::data::{DataError, Loader, Packed, RequestError};
-use crate::device::Device;
-use crate::device::memory::peak_resident_bytes;
+use crate::device::{Device, Gpu};
 use crate::diffusion::generate::{GenerateError, Generator};
 use crate::diffusion::sampler::{Sampler, SamplerError, SamplerPlan};
 use crate::report::files::FileError;
@@ -29,7 +28,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 mod health;
+mod memory;
 mod plot;
+mod start;
+
+pub use start::Start;
 
 /// Training cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +151,7 @@ pub struct Trainer<'a> {
     setup: &'a Setup,
     run: &'a RunDir,
     data: Arc<Packed>,
+    gpu: Option<Gpu>,
     state: State,
     step: TrainStep,
     held_out: Option<HeldOut>,
@@ -188,7 +192,7 @@ struct Pages {
 }
 
 impl<'a> Trainer<'a> {
-    /// Prepares a run: from `resume`, or from new weights.
+    /// Prepares a run that begins with `start`.
     ///
     /// # Errors
     /// See [`TrainError`].
@@ -196,28 +200,14 @@ impl<'a> Trainer<'a> {
         setup: &'a Setup,
         run: &'a RunDir,
         data: Arc<Packed>,
-        resume: Option<&Checkpoint>,
+        start: &Start,
         device: &Device,
     ) -> Result<Self, TrainError> {
         let batch = setup.config.batch as usize;
-        if let Some(checkpoint) = resume {
+        if let Start::Resume(checkpoint) = start {
             same_attributes(&checkpoint.info().attribute_names, data.attribute_names())?;
-            checkpoint.check_network(&specs(setup.net.table()))?;
         }
-        let mut state = setup.allocate()?;
-        let counters = resume.map_or(Counters::default(), |c| c.info().counters);
-        match resume {
-            Some(checkpoint) => {
-                restore(checkpoint, setup.net.table(), &mut state, &Part::ALL)?;
-                restore_counters(counters, &mut state);
-            }
-            None => {
-                let weights = state.get_mut::<f32>(Arena::Params);
-                setup.net.table().initialise(setup.config.seed, weights);
-                let start = state.get::<f32>(Arena::Params).to_vec();
-                state.get_mut::<f32>(Arena::Ema).copy_from_slice(&start);
-            }
-        }
+        let (state, counters) = start.state(setup)?;
         let (metrics, history) = MetricsWriter::resume(&run.metrics(), counters.step)?;
         Ok(Self {
             step: TrainStep::new(&setup.recipe(), batch, device)?,
@@ -233,6 +223,7 @@ impl<'a> Trainer<'a> {
             skipped_in_a_row: 0,
             suspect: None,
             fault: None,
+            gpu: device.gpu.clone(),
             setup,
             run,
             data,
@@ -444,7 +435,7 @@ impl<'a> Trainer<'a> {
             }
         }
         values.extend(probed);
-        values.extend(peak_resident_bytes().map(|b| ("peak_rss_bytes".to_string(), b as f64)));
+        values.extend(memory::measured(self.gpu.as_ref()));
         let row = MetricsRow {
             step: self.counters.step,
             images: self.counters.images_seen,

@@ -14,6 +14,7 @@ mod promises;
 mod real;
 mod run;
 mod seeing;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

@@ -9,6 +9,7 @@
 
 #[path = "../common/folder.rs"]
 mod folder;
+mod kernels;
 mod outputs;
 mod training;
 

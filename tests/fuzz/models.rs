@@ -15,9 +15,8 @@ use gmmk::train::tensors::load;
 
 use super::change::change;
 use super::good::{MIB, copy_of, place, seed, words};
-use super::outside::cache::Cache;
-use super::outside::nvrtc::Image;
 use super::{Reader, formats, fuzz};
+use gmmk::device::cuda::{Cache, Image};
 
 fn cpu() -> Device {
     std::sync::Arc::new(Pool::new(1).unwrap()).into()
@@ -264,6 +263,7 @@ fn folders_of_diffusers() {
             fs::write(&files[at].0, input).unwrap();
             let result = words(gmmk::interchange::import(
                 dir.path(),
+                None,
                 &out.path().join("a.safetensors"),
             ));
             fs::write(&files[at].0, &files[at].1).unwrap();

@@ -9,18 +9,3 @@ pub mod terminal {
 
 #[path = "../../src/cli/numbers.rs"]
 pub mod numbers;
-
-/// Where `cache.rs` looks for it.
-pub mod nvrtc {
-    /// One compilation's results.
-    #[derive(Clone, Debug, Default, PartialEq, Eq)]
-    pub struct Image {
-        /// Machine code.
-        pub cubin: Vec<u8>,
-        /// Intermediate code.
-        pub ptx: Vec<u8>,
-    }
-}
-
-#[path = "../../src/device/cuda/cache.rs"]
-pub mod cache;

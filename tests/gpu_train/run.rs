@@ -12,7 +12,7 @@ use gmmk::train::metrics::MetricsRow;
 use gmmk::train::run_dir::RunDir;
 use gmmk::train::setup::Setup;
 use gmmk::train::tensors::restore;
-use gmmk::train::trainer::{Observer, Trainer};
+use gmmk::train::trainer::{Observer, Start, Trainer};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -70,10 +70,13 @@ impl Runs {
             if i == 0 {
                 self.setup.config.save(&run.config()).unwrap();
             }
-            let last = (i > 0).then(|| Checkpoint::open(&resolve(&path).unwrap().path).unwrap());
+            let start = match i {
+                0 => Start::New,
+                _ => Start::Resume(Checkpoint::open(&resolve(&path).unwrap().path).unwrap()),
+            };
             let data = self.data.clone();
             let setup = Setup::for_data(config(until), &data).unwrap();
-            let mut trainer = Trainer::new(&setup, &run, data, last.as_ref(), device).unwrap();
+            let mut trainer = Trainer::new(&setup, &run, data, &start, device).unwrap();
             let outcome = trainer.train(&AtomicBool::new(false), &mut Quiet).unwrap();
             assert_eq!(outcome.step, until);
         }
@@ -104,6 +107,45 @@ fn runs_go_on_from_checkpoints_of_any_device() {
     let mixed = runs.train("mixed", &[(&host, 1), (&device, 3), (&host, STEPS)]);
     let [plain, mixed] = [plain, mixed].map(|path| runs.state(&path));
     weights_are_near(&runs.setup, STEPS, [&plain, &mixed]);
+    vgpu::harness::device().assert_clean();
+}
+
+/// Every line of metrics, and TensorBoard's, tells what the run holds on the device (all that was planned, and
+/// little more: tables of constants) and what the driver says is in use, which the report draws.
+#[test]
+fn memory_of_the_device_is_logged() {
+    let _alone = alone();
+    let runs = Runs::new();
+    let device = gpu(Precision::F32, true);
+    let checkpoint = runs.train("logged", &[(&device, STEPS)]);
+    let folder = checkpoint.ancestors().nth(2).unwrap();
+    let planned = runs.setup.memory(1, &device).unwrap();
+    let rows = gmmk::train::metrics::read(&folder.join("metrics.jsonl")).unwrap();
+    assert!(!rows.is_empty());
+    for row in &rows {
+        let [held, used] = ["gpu_held_bytes", "gpu_used_bytes"].map(|name| row.get(name).unwrap());
+        let planned = planned.total() as f64;
+        println!("held {held}, planned {planned}, in use {used}");
+        assert!(held >= planned && held < planned + f64::from(1 << 20));
+        assert!(used >= held);
+    }
+    let left = device.gpu.as_ref().unwrap().cuda.held();
+    assert_eq!(left, 0, "the run is over");
+    let events = std::fs::read_dir(folder).unwrap().find_map(|entry| {
+        let path = entry.unwrap().path();
+        let name = path.file_name()?.to_str()?;
+        name.starts_with("events.")
+            .then(|| std::fs::read(&path).unwrap())
+    });
+    for name in ["gpu_held_bytes", "gpu_used_bytes"] {
+        let tag = events.as_ref().unwrap().windows(name.len());
+        assert_eq!(
+            tag.filter(|part| *part == name.as_bytes()).count(),
+            rows.len()
+        );
+    }
+    let report = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    assert!(report.contains("aria-label=\"GPU memory\""));
     vgpu::harness::device().assert_clean();
 }
 

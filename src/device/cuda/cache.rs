@@ -1,11 +1,16 @@
 //! Compiled kernels on disk: one file each, named by a hash of everything that went into it.
 
 use super::nvrtc::Image;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The folder is kept below this size; what was used least recently goes first.
 const LIMIT: u64 = 512 << 20;
+
+/// What a process that died left half written is removed after this time. The folder has no lock: a file
+/// that is younger may be another process's at work.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// First bytes of a file.
 const MAGIC: &[u8; 8] = b"gmmkKRN1";
@@ -42,9 +47,9 @@ impl Cache {
     /// What was stored under `key`; `None` if nothing was, or if the file is damaged.
     pub fn get(&self, key: &str) -> Option<Image> {
         let path = self.path(key);
-        let image = decode(&std::fs::read(&path).ok()?)?;
+        let image = decode(&fs::read(&path).ok()?)?;
         // Its age is that of its last use. A read-only folder keeps its times.
-        if let Ok(file) = std::fs::File::open(&path) {
+        if let Ok(file) = fs::File::open(&path) {
             let _ = file.set_modified(SystemTime::now());
         }
         Some(image)
@@ -53,23 +58,29 @@ impl Cache {
     /// Stores `image` under `key`, whole or not at all. A folder that cannot be written costs time, not
     /// correctness, so failure is no error.
     pub fn put(&self, key: &str, image: &Image) {
-        let write = || -> std::io::Result<()> {
-            std::fs::create_dir_all(&self.folder)?;
-            let temporary = self.folder.join(format!("{key}.{}", std::process::id()));
-            std::fs::write(&temporary, encode(image))?;
-            std::fs::rename(&temporary, self.path(key))
-        };
-        if write().is_ok() {
-            self.shrink();
+        let temporary = self
+            .folder
+            .join(format!(".{key}.{}.tmp", std::process::id()));
+        let written = fs::create_dir_all(&self.folder)
+            .and_then(|()| fs::write(&temporary, encode(image)))
+            .and_then(|()| fs::rename(&temporary, self.path(key)));
+        match written {
+            Ok(()) => self.shrink(),
+            Err(_) => _ = fs::remove_file(temporary),
         }
     }
 
     fn files(&self) -> Vec<(PathBuf, u64, SystemTime)> {
-        std::fs::read_dir(&self.folder)
+        self.files_called("kernel")
+    }
+
+    /// Files with this extension: path, bytes, time of change.
+    fn files_called(&self, extension: &str) -> Vec<(PathBuf, u64, SystemTime)> {
+        fs::read_dir(&self.folder)
             .into_iter()
             .flatten()
             .flatten()
-            .filter(|e| e.path().extension().is_some_and(|x| x == "kernel"))
+            .filter(|e| e.path().extension().is_some_and(|x| x == extension))
             .filter_map(|e| {
                 let meta = e.metadata().ok()?;
                 Some((e.path(), meta.len(), meta.modified().ok()?))
@@ -78,6 +89,12 @@ impl Cache {
     }
 
     fn shrink(&self) {
+        for (path, _, changed) in self.files_called("tmp") {
+            if changed.elapsed().is_ok_and(|age| age >= ABANDONED) {
+                // What cannot be removed now can be the next time.
+                let _ = fs::remove_file(path);
+            }
+        }
         let mut files = self.files();
         let mut total: u64 = files.iter().map(|f| f.1).sum();
         files.sort_by_key(|f| f.2);
@@ -85,7 +102,7 @@ impl Cache {
             if total <= LIMIT {
                 break;
             }
-            if std::fs::remove_file(path).is_ok() {
+            if fs::remove_file(path).is_ok() {
                 total -= bytes;
             }
         }
@@ -146,13 +163,13 @@ mod tests {
         let cache = Cache::new(folder.path());
         cache.put("a", &image());
         let path = cache.path("a");
-        let whole = std::fs::read(&path).unwrap();
+        let whole = fs::read(&path).unwrap();
         for i in 0..whole.len() {
             let mut damaged = whole.clone();
             damaged[i] ^= 0x10;
-            std::fs::write(&path, &damaged).unwrap();
+            fs::write(&path, &damaged).unwrap();
             assert_eq!(cache.get("a"), None, "byte {i}");
-            std::fs::write(&path, &whole[..i]).unwrap();
+            fs::write(&path, &whole[..i]).unwrap();
             assert_eq!(cache.get("a"), None, "length {i}");
         }
         cache.put("a", &image());
@@ -160,10 +177,25 @@ mod tests {
     }
 
     #[test]
+    fn what_a_dead_process_left_goes_after_a_while() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::new(folder.path());
+        let half = folder.path().join(".b.kernel.4194304.tmp");
+        let file = fs::File::create(&half).unwrap();
+        cache.put("a", &image());
+        assert!(half.exists(), "it may be another's at work");
+        file.set_modified(SystemTime::now() - 2 * ABANDONED)
+            .unwrap();
+        cache.put("c", &image());
+        assert!(!half.exists());
+        assert_eq!(cache.size().0, 2);
+    }
+
+    #[test]
     fn a_folder_that_cannot_be_made_is_no_error() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
-        std::fs::write(&file, "x").unwrap();
+        fs::write(&file, "x").unwrap();
         let cache = Cache::new(&file);
         cache.put("a", &image());
         assert_eq!(cache.get("a"), None);

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_void};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Names and texts of the files in `kernels/`.
@@ -52,6 +53,8 @@ pub struct Cuda {
     nvrtc: Nvrtc,
     cache: Option<Cache>,
     functions: Mutex<BTreeMap<Kernel, Function>>,
+    /// Bytes of all buffers there are.
+    held: Arc<AtomicUsize>,
 }
 
 /// Devices that the driver shows, without opening one: names and compute capabilities.
@@ -127,6 +130,7 @@ impl Cuda {
             nvrtc,
             cache: cache.map(Cache::new),
             functions: Mutex::default(),
+            held: Arc::default(),
         }))
     }
 
@@ -186,6 +190,16 @@ impl Cuda {
         self.check("ask for free memory", result::mem_get_info())
     }
 
+    /// Bytes of device memory in this program's buffers.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The count behind [`Cuda::held`], for buffers to keep.
+    pub(super) fn count(&self) -> &Arc<AtomicUsize> {
+        &self.held
+    }
+
     /// Compiles and loads those of `kernels` that are not loaded yet, on all processors; `done` hears how
     /// many of how many are ready.
     ///
@@ -203,12 +217,12 @@ impl Cuda {
                 .unwrap_or_else(PoisonError::into_inner);
             kernels.iter().filter(|k| !known.contains_key(*k)).collect()
         };
-        let ready = std::sync::atomic::AtomicUsize::new(0);
+        let ready = AtomicUsize::new(0);
         let images: Vec<Result<Image, CudaError>> = missing
             .par_iter()
             .map(|kernel| {
                 let image = self.image(kernel);
-                let n = ready.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
+                let n = ready.fetch_add(1, Ordering::Relaxed) + 1;
                 done(n, missing.len());
                 image
             })

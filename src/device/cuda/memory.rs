@@ -4,12 +4,15 @@ use super::context::Cuda;
 use super::error::CudaError;
 use cudarc::driver::{CudaContext, result};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A buffer on the device, filled with zeros at first.
 pub struct DeviceBuffer {
     pointer: u64,
     bytes: usize,
     context: Arc<CudaContext>,
+    /// Bytes of all buffers of the device.
+    held: Arc<AtomicUsize>,
 }
 
 impl DeviceBuffer {
@@ -32,7 +35,9 @@ impl DeviceBuffer {
             pointer,
             bytes,
             context: cuda.context().clone(),
+            held: cuda.count().clone(),
         };
+        buffer.held.fetch_add(bytes, Ordering::Relaxed);
         // SAFETY: the whole of this buffer.
         cuda.check("clear memory", unsafe {
             result::memset_d8_sync(pointer, 0, size)
@@ -115,6 +120,7 @@ impl DeviceBuffer {
 
 impl Drop for DeviceBuffer {
     fn drop(&mut self) {
+        self.held.fetch_sub(self.bytes, Ordering::Relaxed);
         if self.context.bind_to_thread().is_ok() {
             // SAFETY: allocated in `new`; the driver waits for work that uses it. Nobody is left to hear of
             // a failure.

@@ -230,7 +230,7 @@ fn configurations_that_say_something_else_are_refused() {
         refused(&dir, &folder, &words);
         fs::write(path, good).unwrap();
     }
-    import(&folder, &dir.path().join("back.safetensors")).unwrap();
+    import(&folder, None, &dir.path().join("back.safetensors")).unwrap();
 }
 
 #[test]
@@ -268,7 +268,7 @@ fn missing_files_are_named() {
     fs::remove_file(folder.join(SCHEDULER)).unwrap();
     fs::remove_file(folder.join(CLASSIFIER)).unwrap();
     let out = dir.path().join("back.safetensors");
-    let note = import(&folder, &out).unwrap().note.unwrap();
+    let note = import(&folder, None, &out).unwrap().note.unwrap();
     assert!(note.contains("without the bce classifier"), "{note}");
     let info = Checkpoint::open(&out).unwrap().info().clone();
     assert_eq!(info.config.classifier, ClassifierKind::None);

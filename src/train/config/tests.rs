@@ -10,6 +10,7 @@ fn full() -> RunConfig {
     RunConfig {
         data_path: Some("/data/celeba".into()),
         attributes: Some("/data/own.csv".into()),
+        from: Some("/runs/other".into()),
         seed: u64::MAX,
         network: Some(network_table(&network).unwrap()),
         ..RunConfig::new(DataKind::Celeba, "nano")

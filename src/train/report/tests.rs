@@ -30,6 +30,8 @@ fn run(dir: &Path, rows: u64) -> PathBuf {
             ("skipped", (i / 9) as f64),
             ("lr", 1e-4),
             ("peak_rss_bytes", 1e8 + 1e6 * wave),
+            ("gpu_held_bytes", 3e8),
+            ("gpu_used_bytes", 5e8 + 1e7 * wave),
             ("classifier_loss", 0.7 * wave),
         ]
         .map(|(name, value)| (name.to_owned(), value))
@@ -180,6 +182,18 @@ fn its_numbers_are_those_of_the_metrics() {
             "peak_rss_bytes",
             1.0 / f64::from(1 << 20),
         ),
+        (
+            "GPU memory",
+            "in use, by everybody",
+            "gpu_used_bytes",
+            1.0 / f64::from(1 << 20),
+        ),
+        (
+            "GPU memory",
+            "this run's buffers",
+            "gpu_held_bytes",
+            1.0 / f64::from(1 << 20),
+        ),
         ("Skipped steps", "Skipped steps", "skipped", 1.0),
         ("Classifier's loss", "as logged", "classifier_loss", 1.0),
         (
@@ -230,6 +244,10 @@ fn its_numbers_are_those_of_the_metrics() {
     assert_eq!(tiles[1], significant(last.get("held_out_loss").unwrap(), 4));
     assert_eq!(tiles[3], human_duration(last.seconds));
     assert_eq!(tiles[7], "166");
+    let used = last.get("gpu_used_bytes").unwrap();
+    assert_eq!(tiles[8], human_bytes(used as u64));
+    // Without a machine.json there is no plan to draw.
+    assert_eq!(series(&xml, "GPU memory").len(), 2);
     let table = by_tag(&xml, "table").find(|n| n.attribute("class") == Some("accuracies"));
     let percent = format!("{:.1} %", 100.0 * last.get("accuracy/Wavy_Hair").unwrap());
     assert!(
