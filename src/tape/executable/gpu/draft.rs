@@ -12,8 +12,10 @@ use std::collections::{BTreeSet, HashMap};
 /// Where memory seems to lie while the tape is planned: apart, and aligned like the real thing.
 const NOWHERE: u64 = 1 << 41;
 
-/// Nodes that a weight's gradient may lag behind.
-const LAG: usize = usize::MAX;
+/// Nodes that weights' gradients may lag behind, if the memory that then stays longer is at most this share
+/// of what there was without: the first that is.
+const LAGS: [usize; 8] = [usize::MAX, 256, 128, 64, 32, 16, 8, 0];
+const SHARE: usize = 8;
 
 /// Addresses of everything a program works on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,11 +41,10 @@ impl Draft {
     /// Asks every op what it wants, with invented addresses.
     pub fn new(tape: &Tape, gpu: &Gpu) -> Result<Self, CudaError> {
         let elems = elements(tape, gpu.precision);
-        let branch = match gpu.branch {
-            true => Branch::new(tape, LAG),
-            false => Branch::none(tape),
+        let beside = match gpu.branch {
+            true => Branch::new(tape, 0).beside,
+            false => Branch::none(tape).beside,
         };
-        let beside = branch.beside.clone();
         let mut lowering = Lowering::new(gpu.cuda.clone(), gpu.precision, beside);
         let bytes_of = |var: Var| bytes_of(tape, &elems, var);
         let (first, _) = Plan::with(tape, bytes_of, |i| i, &[]);
@@ -57,7 +58,7 @@ impl Draft {
         };
         lower(&mut lowering, tape, &elems, &offsets(tape, &first), &bases)?;
         let launches = lowering.take_launches()?;
-        let (plan, requests) = place(tape, bytes_of, lowering.requests(), &branch);
+        let (branch, plan, requests) = settle(tape, bytes_of, lowering.requests(), gpu.branch);
         Ok(Self {
             plan,
             elems,
@@ -67,6 +68,25 @@ impl Draft {
             branch,
         })
     }
+}
+
+/// Plans with as much lag as memory allows; none, unless `lags`.
+fn settle(
+    tape: &Tape,
+    bytes_of: impl Fn(Var) -> usize + Copy,
+    requests: &[Request],
+    lags: bool,
+) -> (Branch, Plan, Vec<usize>) {
+    let plan = |branch: Branch| {
+        let (plan, places) = place(tape, bytes_of, requests, &branch);
+        (branch, plan, places)
+    };
+    let in_order = plan(Branch::none(tape));
+    let most = in_order.1.peak_bytes + in_order.1.peak_bytes / SHARE;
+    let lags = LAGS.iter().filter(|_| lags);
+    lags.map(|&lag| plan(Branch::new(tape, lag)))
+        .find(|p| p.1.peak_bytes <= most)
+        .unwrap_or(in_order)
 }
 
 /// Plans tensors and requests: the plan, and the requests' byte offsets.
