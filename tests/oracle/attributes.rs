@@ -304,6 +304,9 @@ fn scattered(rng: &mut Rng, n: usize, dims: usize, sigma: f64) -> Vec<f64> {
         .collect();
     if dims == 1 {
         mu.sort_by(f64::total_cmp);
+        // No two at the same place.
+        let apart = mu.iter_mut().enumerate();
+        apart.for_each(|(i, m)| *m += 1e-3 * i as f64);
     }
     mu
 }
