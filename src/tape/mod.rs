@@ -5,6 +5,7 @@
 //! tensor a place, [`executable`] runs the nodes.
 
 pub mod backward;
+pub mod branch;
 pub mod executable;
 pub mod plan;
 pub mod state;

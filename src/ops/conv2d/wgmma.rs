@@ -81,8 +81,7 @@ impl Form {
             return (0, 0);
         }
         let sums = 4 * self.pixels() * self.channels;
-        // Kernels leave the tickets as they find them.
-        let tickets = call.table(&[0_u32; TICKETS]);
+        let tickets = call.tickets(TICKETS);
         (call.scratch(grid * splits * sums), tickets)
     }
 

@@ -98,8 +98,7 @@ impl Parts {
         Self {
             count,
             address: call.scratch(4 * tiles * count * form.edge * form.edge),
-            // Kernels leave the tickets as they find them.
-            tickets: call.table(&vec![0_u32; tiles]),
+            tickets: call.tickets(tiles),
         }
     }
 
