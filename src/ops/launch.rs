@@ -94,20 +94,23 @@ pub struct Window {
 }
 
 impl Window {
-    /// Puts `kernel` on the device, as far as its entries are not zero in f32.
+    /// Puts `kernel` on the device, as far as its entries are not zero in f32. What is far below one may be
+    /// all that a narrow kernel has, so a power of two, which rounds nothing, moves from kappa to the entries.
     ///
     /// # Errors
     /// It is not on a uniform grid.
     pub fn new(call: &mut Call<'_>, kernel: &Kernel) -> Result<Self, Unsupported> {
         let off_grid = || Unsupported("a kernel off a uniform grid has no CUDA form".into());
         let (taps, scales) = kernel.taps().ok_or_else(off_grid)?;
-        let mut taps: Vec<f32> = taps.iter().map(|&t| t as f32).collect();
+        let largest = taps.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+        let power = 2_f64.powi(-largest.log2().floor() as i32);
+        let mut taps: Vec<f32> = taps.iter().map(|&t| (t * power) as f32).collect();
         while taps.len() > 1 && taps.last() == Some(&0.0) {
             taps.pop();
         }
         Ok(Self {
             taps: call.table(&taps),
-            scales: call.table(scales),
+            scales: call.table(&scales.iter().map(|s| s / power).collect::<Vec<f64>>()),
             per_row: scales.len() > 1,
             radius: taps.len() - 1,
         })
