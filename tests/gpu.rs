@@ -84,7 +84,6 @@ fn in_precision(precision: Precision) -> Device {
         cuda: cuda(),
         precision,
         graph: true,
-        branch: true,
         nvtx: None,
         progress: Arc::new(|_, _| ()),
     };

@@ -24,7 +24,6 @@ fn device(precision: Precision) -> Device {
             cuda,
             precision,
             graph: true,
-            branch: true,
             nvtx: None,
             progress: Arc::new(|_, _| ()),
         }),

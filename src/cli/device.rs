@@ -1,4 +1,4 @@
-//! Where to compute: what `--device`, `--precision`, `--no-graph`, `--one-stream` and `--threads` make of the machine.
+//! Where to compute: what `--device`, `--precision`, `--no-graph` and `--threads` make of the machine.
 
 use super::terminal::warn;
 use anyhow::{Context, Result, bail};
@@ -90,9 +90,6 @@ pub struct DeviceArgs {
     /// Launch a GPU's kernels one by one, not as a graph
     #[arg(long)]
     no_graph: bool,
-    /// Run a GPU's kernels one after the other, weights' gradients not beside the others
-    #[arg(long)]
-    one_stream: bool,
     /// CPU threads; 0 is one per core
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=4096))]
     threads: u32,
@@ -105,7 +102,6 @@ impl DeviceArgs {
             device: self.device,
             precision: self.precision.map(Into::into),
             no_graph: self.no_graph,
-            one_stream: self.one_stream,
             nvtx: false,
             threads: self.threads,
         }
@@ -121,8 +117,6 @@ pub struct Wish {
     pub precision: Option<Precision>,
     /// Launch kernels one by one.
     pub no_graph: bool,
-    /// Run kernels one after the other.
-    pub one_stream: bool,
     /// Name the network's parts for profilers.
     pub nvtx: bool,
     /// Worker threads; 0 is one per core.
@@ -206,7 +200,6 @@ impl Wish {
             cuda,
             precision,
             graph: !self.no_graph && !self.nvtx,
-            branch: !self.one_stream,
             nvtx: match self.nvtx {
                 true => Some(Arc::new(Nvtx::open()?)),
                 false => None,

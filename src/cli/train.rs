@@ -97,9 +97,6 @@ pub struct TrainArgs {
     /// Launch a GPU's kernels one by one, not as a graph
     #[arg(long)]
     no_graph: bool,
-    /// Run a GPU's kernels one after the other, weights' gradients not beside the others
-    #[arg(long)]
-    one_stream: bool,
     /// Convolutions on a CPU as the sums they are, not by Winograd's algorithm
     #[arg(long)]
     exact: bool,
@@ -321,13 +318,12 @@ impl TrainArgs {
 }
 
 /// Opens the device that a configuration asks for, and says what it is.
-fn open_device(config: &RunConfig, args: &TrainArgs) -> Result<(Device, String)> {
+fn open_device(config: &RunConfig, no_graph: bool) -> Result<(Device, String)> {
     let (device, precision) = device::parse(&config.device, &config.precision)?;
     Wish {
         device,
         precision,
-        no_graph: args.no_graph,
-        one_stream: args.one_stream,
+        no_graph,
         nvtx: false,
         threads: config.threads,
     }
@@ -354,7 +350,7 @@ pub fn run(args: &TrainArgs) -> Result<()> {
     RunDir::check_new(&folder)?;
     let network = setup::network(&config)?;
     let packed = Arc::new(data::open_run(&config, network.sample_size as u32)?);
-    let device = open_device(&config, args)?;
+    let device = open_device(&config, args.no_graph)?;
     let mut setup = Setup::for_data(config, &packed)?;
     args.choose_batch(&mut setup, &device.0)?;
     let memory = setup.check_memory(&device.0)?;
@@ -422,7 +418,7 @@ fn resume(args: &TrainArgs) -> Result<()> {
     let (saved, wanted) = resumed_config(args, &folder)?;
     let network = setup::network(&wanted)?;
     let packed = Arc::new(data::open_run(&wanted, network.sample_size as u32)?);
-    let device = open_device(&wanted, args)?;
+    let device = open_device(&wanted, args.no_graph)?;
     let setup = Setup::for_data(wanted, &packed)?;
     let memory = setup.check_memory(&device.0)?;
     let start = if checkpoint::list(&run.checkpoints())?.is_empty() {
@@ -550,7 +546,7 @@ fn greet(setup: &Setup, packed: &Packed, device: &str, memory: Memory) {
 /// Prints what a run would be.
 fn dry_run(config: RunConfig, args: &TrainArgs) -> Result<()> {
     let source = data::source_of(&config)?;
-    let (device, _) = open_device(&config, args)?;
+    let (device, _) = open_device(&config, args.no_graph)?;
     let mut setup = Setup::new(config, source.attribute_names().len())?;
     args.choose_batch(&mut setup, &device)?;
     let config = &setup.config;

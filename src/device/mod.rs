@@ -51,8 +51,6 @@ pub struct Gpu {
     pub precision: Precision,
     /// Replay programs as CUDA graphs.
     pub graph: bool,
-    /// Make weights' gradients on a second stream, beside the others.
-    pub branch: bool,
     /// Names of the network's parts around their launches, for profilers; then nothing is a graph.
     pub nvtx: Option<Arc<Nvtx>>,
     /// Hears how many of how many kernels are compiled.

@@ -5,7 +5,6 @@
 //! tensor a place, [`executable`] runs the nodes.
 
 pub mod backward;
-pub mod branch;
 pub mod executable;
 pub mod plan;
 pub mod state;

@@ -104,7 +104,7 @@ impl Plan {
             }));
             lengths.push(both);
         }
-        let (mut plan, places) = Self::with(tape, |var| tape.ty(var).bytes(), |i| i, &extras);
+        let (mut plan, places) = Self::with(tape, |var| tape.ty(var).bytes(), &extras);
         plan.workspaces = lengths
             .iter()
             .zip(places.chunks_exact(2))
@@ -113,15 +113,14 @@ impl Plan {
         plan
     }
 
-    /// Plans `tape` with tensors of `bytes_of(root)` bytes, and `extras` beside them; what node `i` touches
-    /// stays until node `until(i)`. Returns the plan and the extras' byte offsets.
+    /// Plans `tape` with tensors of `bytes_of(root)` bytes, and `extras` beside them; returns the plan and
+    /// the extras' byte offsets.
     pub fn with(
         tape: &Tape,
         bytes_of: impl Fn(Var) -> usize,
-        until: impl Fn(usize) -> usize,
         extras: &[Interval],
     ) -> (Self, Vec<usize>) {
-        let lives = lives(tape, bytes_of, until);
+        let lives = lives(tape, bytes_of);
         let mut intervals: Vec<Interval> = lives.iter().map(|l| l.1).collect();
         intervals.extend(extras);
         let (offsets, peak_bytes) = pack(&intervals);
@@ -159,17 +158,13 @@ fn flops(tape: &Tape) -> u64 {
 }
 
 /// Life of every buffer that is not state, in order of its root.
-fn lives(
-    tape: &Tape,
-    bytes_of: impl Fn(Var) -> usize,
-    until: impl Fn(usize) -> usize,
-) -> Vec<(Var, Interval)> {
+fn lives(tape: &Tape, bytes_of: impl Fn(Var) -> usize) -> Vec<(Var, Interval)> {
     let last = tape.nodes().len();
     let mut spans: HashMap<Var, (usize, usize)> = HashMap::new();
     for (i, node) in tape.nodes().iter().enumerate() {
         for &var in node.inputs.iter().chain(&node.outputs) {
-            let span = spans.entry(tape.root(var)).or_insert((i, until(i)));
-            *span = (span.0.min(i), span.1.max(until(i)));
+            let span = spans.entry(tape.root(var)).or_insert((i, i));
+            *span = (span.0.min(i), span.1.max(i));
         }
     }
     let mut lives: Vec<(Var, Interval)> = spans

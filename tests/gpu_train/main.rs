@@ -50,21 +50,10 @@ fn gpu(precision: Precision, graph: bool) -> Device {
             cuda,
             precision,
             graph,
-            branch: true,
             nvtx: None,
             progress: Arc::new(|_, _| ()),
         }),
     }
-}
-
-/// The device under test, all work in one stream.
-fn one_stream(precision: Precision) -> Device {
-    let Device { pool, gpu } = gpu(precision, true);
-    let gpu = gpu.map(|gpu| Gpu {
-        branch: false,
-        ..gpu
-    });
-    Device { pool, gpu }
 }
 
 /// Options of the virtual GPU hold for the whole process: tests that set them take turns with all others.

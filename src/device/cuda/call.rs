@@ -38,8 +38,10 @@ pub struct Unsupported(pub String);
 /// Memory that a node asks for beyond its operands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The nodes that use it, in order; the first fills it.
-    pub users: Vec<usize>,
+    /// First node that uses it.
+    pub first: usize,
+    /// Last node that uses it.
+    pub last: usize,
     /// Size.
     pub bytes: usize,
 }
@@ -61,10 +63,7 @@ pub struct Lowering {
     placed: Option<Vec<u64>>,
     next: usize,
     launches: Vec<(usize, Launch)>,
-    /// Which nodes run on the second stream.
-    beside: Vec<bool>,
-    /// Constants; and tickets, which kernels of one stream hand on to each other.
-    tables: HashMap<(Option<bool>, Vec<u8>), DeviceBuffer>,
+    tables: HashMap<Vec<u8>, DeviceBuffer>,
     error: Option<CudaError>,
 }
 
@@ -72,8 +71,8 @@ pub struct Lowering {
 const NOWHERE: u64 = 1 << 40;
 
 impl Lowering {
-    /// Nothing asked for yet, by nodes that run on the second stream (`beside`) or the first.
-    pub fn new(cuda: Arc<Cuda>, precision: Precision, beside: Vec<bool>) -> Self {
+    /// Nothing asked for yet.
+    pub fn new(cuda: Arc<Cuda>, precision: Precision) -> Self {
         Self {
             cuda,
             precision,
@@ -83,7 +82,6 @@ impl Lowering {
             placed: None,
             next: 0,
             launches: Vec::new(),
-            beside,
             tables: HashMap::new(),
             error: None,
         }
@@ -129,7 +127,8 @@ impl Lowering {
             Some(addresses) => addresses[i],
             None => {
                 self.requests.push(Request {
-                    users: vec![self.node],
+                    first: self.node,
+                    last: self.node,
                     bytes,
                 });
                 NOWHERE
@@ -200,9 +199,7 @@ impl Call<'_> {
         let lowering = &mut *self.lowering;
         let key = (name, ids);
         if let Some(&i) = lowering.shared.get(&key) {
-            if lowering.placed.is_none() {
-                lowering.requests[i].users.push(lowering.node);
-            }
+            lowering.requests[i].last = lowering.node;
             let address = lowering.placed.as_ref().map_or(NOWHERE, |p| p[i]);
             return (address, false);
         }
@@ -212,20 +209,9 @@ impl Call<'_> {
 
     /// Address of constants, put on the device once.
     pub fn table<T: bytemuck::NoUninit>(&mut self, data: &[T]) -> u64 {
-        self.kept(None, bytemuck::cast_slice(data))
-    }
-
-    /// Address of `count` zeros that a kernel may count in and leaves as it found them: the node's stream has
-    /// them for one kernel after the other.
-    pub fn tickets(&mut self, count: usize) -> u64 {
-        let beside = self.lowering.beside[self.lowering.node];
-        self.kept(Some(beside), &vec![0; 4 * count])
-    }
-
-    fn kept(&mut self, stream: Option<bool>, bytes: &[u8]) -> u64 {
+        let bytes: &[u8] = bytemuck::cast_slice(data);
         let lowering = &mut *self.lowering;
-        let key = (stream, bytes.to_vec());
-        if let Some(buffer) = lowering.tables.get(&key) {
+        if let Some(buffer) = lowering.tables.get(bytes) {
             return buffer.pointer();
         }
         let made = DeviceBuffer::new(&lowering.cuda, bytes.len(), "a table of constants");
@@ -233,7 +219,7 @@ impl Call<'_> {
         match filled {
             Ok(buffer) => {
                 let pointer = buffer.pointer();
-                lowering.tables.insert(key, buffer);
+                lowering.tables.insert(bytes.to_vec(), buffer);
                 pointer
             }
             Err(error) => {

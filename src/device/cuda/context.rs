@@ -34,16 +34,6 @@ pub struct Limits {
     pub clock: f64,
 }
 
-/// One of the device's two streams.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// What everything waits for.
-    #[default]
-    Main,
-    /// Work beside it, which takes what multiprocessors the first leaves.
-    Branch,
-}
-
 /// A kernel that the driver has loaded.
 #[derive(Clone, Copy, Debug)]
 struct Function(CUfunction);
@@ -55,7 +45,6 @@ unsafe impl Send for Function {}
 pub struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
-    branch: Arc<CudaStream>,
     name: String,
     limits: Limits,
     /// A kernel is launched before the one ahead of it has ended altogether, and waits by itself
@@ -119,10 +108,7 @@ impl Cuda {
         let context = CudaContext::new(ordinal).map_err(failed)?;
         // SAFETY: cudarc's own buffers are not used, so nothing waits for its events.
         unsafe { context.disable_event_tracking() };
-        // The lower the number, the sooner a stream's blocks are taken.
-        let (last, first) = result::stream::get_priority_range().map_err(failed)?;
-        let stream = |priority| context.new_stream_with_priority(priority).map_err(failed);
-        let (stream, branch) = (stream(first)?, stream(last)?);
+        let stream = context.new_stream().map_err(failed)?;
         let attribute = |a| context.attribute(a).map(|x| x as usize).map_err(failed);
         let limits = Limits {
             sms: attribute(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
@@ -138,7 +124,6 @@ impl Cuda {
         Ok(Arc::new(Self {
             context,
             stream,
-            branch,
             name,
             limits,
             early,
@@ -168,17 +153,9 @@ impl Cuda {
         &self.context
     }
 
-    /// The stream that everything runs on, or waits for.
+    /// The stream that everything runs on.
     pub(super) fn stream(&self) -> &Arc<CudaStream> {
         &self.stream
-    }
-
-    /// One of the two streams.
-    pub(super) fn lane(&self, lane: Lane) -> &CudaStream {
-        match lane {
-            Lane::Main => &self.stream,
-            Lane::Branch => &self.branch,
-        }
     }
 
     /// Makes the device the calling thread's.
@@ -344,20 +321,7 @@ impl Cuda {
     ///
     /// # Errors
     /// The driver's; a kernel that [`Cuda::prepare`] was not given.
-    pub(super) fn launch(&self, launch: &Launch, lane: Lane) -> Result<(), CudaError> {
-        self.queue(launch, lane, self.early)
-    }
-
-    /// [`Cuda::launch`] right behind a wait for an event, which the kernel itself does not know of: it begins
-    /// when all before it has ended.
-    ///
-    /// # Errors
-    /// As above.
-    pub(super) fn launch_late(&self, launch: &Launch, lane: Lane) -> Result<(), CudaError> {
-        self.queue(launch, lane, false)
-    }
-
-    fn queue(&self, launch: &Launch, lane: Lane, early: bool) -> Result<(), CudaError> {
+    pub(super) fn launch(&self, launch: &Launch) -> Result<(), CudaError> {
         let function = {
             let known = self
                 .functions
@@ -373,20 +337,19 @@ impl Cuda {
         let function = function.ok_or_else(missing)?;
         let mut args: Vec<*mut c_void> = Vec::with_capacity(launch.args.count());
         args.extend(launch.args.pointers());
-        let stream = self.lane(lane).cu_stream();
         let [x, y, z] = launch.grid;
         // SAFETY: the arguments are those that the op's launch code states for this kernel; the buffers
         // they point to live as long as the program that holds the launch.
         let result = unsafe {
-            if early {
-                launch_early(function.0, launch, stream, &mut args)
+            if self.early {
+                launch_early(function.0, launch, self.stream.cu_stream(), &mut args)
             } else {
                 result::launch_kernel(
                     function.0,
                     (x, y, z),
                     (launch.threads, 1, 1),
                     launch.shared as u32,
-                    stream,
+                    self.stream.cu_stream(),
                     &mut args,
                 )
             }

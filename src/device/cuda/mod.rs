@@ -1,7 +1,6 @@
 //! CUDA services: the device, its compiler, memory, launches and graphs. Knows no op and no tape.
 
 mod boxes;
-mod branch;
 mod cache;
 mod call;
 mod context;
@@ -14,7 +13,6 @@ mod program;
 mod staging;
 
 pub use boxes::Boxes;
-pub use branch::{Access, Route, routes};
 pub use cache::Cache;
 pub use call::{Call, Lowering, Operands, Precision, Request, Unsupported, stored};
 pub use context::{Cuda, Limits, architecture, probe};

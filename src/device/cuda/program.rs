@@ -1,33 +1,18 @@
-//! Launches in order, run one by one or as one CUDA graph, on one stream or two: the second begins behind the
-//! first and is waited for at the end, and between the two events keep the order where it matters.
+//! Launches in order, run one by one or as one CUDA graph.
 
-use super::branch::Route;
-use super::context::{Cuda, Lane};
+use super::context::Cuda;
 use super::error::CudaError;
 use super::kernel::Launch;
 use super::nvtx::Nvtx;
+use cudarc::driver::CudaGraph;
 use cudarc::driver::sys::{CUevent_flags, CUgraphInstantiate_flags, CUstreamCaptureMode};
-use cudarc::driver::{CudaEvent, CudaGraph};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// How a launch takes its turn.
-#[derive(Clone, Copy, Debug, Default)]
-struct Turn {
-    lane: Lane,
-    /// Number of the event that it waits for.
-    after: Option<usize>,
-    /// Number of the event that tells that it is over.
-    done: Option<usize>,
-}
 
 /// A list of launches whose arguments never change.
 pub struct Program {
     cuda: Arc<Cuda>,
     launches: Vec<(usize, Launch)>,
-    turns: Vec<Turn>,
-    /// Events of the turns; behind them those of the second stream's beginning and end, if it has work.
-    events: Vec<CudaEvent>,
     graph: Option<CudaGraph>,
     runs: usize,
 }
@@ -36,59 +21,14 @@ pub struct Program {
 unsafe impl Send for Program {}
 
 impl Program {
-    /// Launches, each with its node's number, one after the other.
+    /// Launches, each with its node's number.
     pub fn new(cuda: Arc<Cuda>, launches: Vec<(usize, Launch)>) -> Self {
         Self {
             cuda,
-            turns: vec![Turn::default(); launches.len()],
             launches,
-            events: Vec::new(),
             graph: None,
             runs: 0,
         }
-    }
-
-    /// Launches, each with the number of its node, which takes its route.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn branched(
-        cuda: Arc<Cuda>,
-        launches: Vec<(usize, Launch)>,
-        routes: &[Route],
-    ) -> Result<Self, CudaError> {
-        let mut program = Self::new(cuda.clone(), launches);
-        let events = program.take_turns(routes);
-        cuda.bind()?;
-        program.events = (0..events)
-            .map(|_| cuda.check("make an event", cuda.context().new_event(None)))
-            .collect::<Result<_, _>>()?;
-        Ok(program)
-    }
-
-    /// Gives every launch its turn; how many events that takes.
-    fn take_turns(&mut self, routes: &[Route]) -> usize {
-        let mut events = 0;
-        for i in 0..self.launches.len() {
-            let node = self.launches[i].0;
-            let Route { beside, after } = routes[node];
-            self.turns[i].lane = if beside { Lane::Branch } else { Lane::Main };
-            let first = i == 0 || self.launches[i - 1].0 != node;
-            let Some(after) = after.filter(|_| first) else {
-                continue;
-            };
-            // The streams run in order, so the last launch there that is no later says enough.
-            let mut earlier = self.launches[..i].iter();
-            let before = earlier.rposition(|(n, _)| *n <= after && routes[*n].beside != beside);
-            self.turns[i].after = before.map(|j| {
-                *self.turns[j].done.get_or_insert_with(|| {
-                    events += 1;
-                    events - 1
-                })
-            });
-        }
-        let branches = self.turns.iter().any(|t| t.lane == Lane::Branch);
-        events + if branches { 2 } else { 0 }
     }
 
     /// The launches, each with its node's number.
@@ -140,55 +80,9 @@ impl Program {
     }
 
     fn run_plain(&self) -> Result<(), CudaError> {
-        self.fork()?;
-        (0..self.launches.len()).try_for_each(|i| self.issue(i))?;
-        self.join()
-    }
-
-    /// The second stream begins behind everything that was asked of the first.
-    fn fork(&self) -> Result<(), CudaError> {
-        match self.events.len().checked_sub(2) {
-            Some(start) => {
-                self.record(start, Lane::Main)?;
-                self.wait(start, Lane::Branch)
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// What will be asked of the first stream comes behind everything of the second.
-    fn join(&self) -> Result<(), CudaError> {
-        match self.events.len().checked_sub(1) {
-            Some(end) => {
-                self.record(end, Lane::Branch)?;
-                self.wait(end, Lane::Main)
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn record(&self, event: usize, lane: Lane) -> Result<(), CudaError> {
-        let recorded = self.events[event].record(self.cuda.lane(lane));
-        self.cuda.check("mark a stream", recorded)
-    }
-
-    fn wait(&self, event: usize, lane: Lane) -> Result<(), CudaError> {
-        let waits = self.cuda.lane(lane).wait(&self.events[event]);
-        self.cuda.check("wait for a stream", waits)
-    }
-
-    /// Queues launch `i` in its turn.
-    fn issue(&self, i: usize) -> Result<(), CudaError> {
-        let Turn { lane, after, done } = self.turns[i];
-        let launch = &self.launches[i].1;
-        match after {
-            Some(event) => {
-                self.wait(event, lane)?;
-                self.cuda.launch_late(launch, lane)?;
-            }
-            None => self.cuda.launch(launch, lane)?,
-        }
-        done.map_or(Ok(()), |event| self.record(event, lane))
+        self.launches
+            .iter()
+            .try_for_each(|(_, launch)| self.cuda.launch(launch))
     }
 
     /// Runs all of them one by one, those of a node inside a range that `name` names.
@@ -197,16 +91,13 @@ impl Program {
     /// The driver's.
     pub fn run_marked(&self, nvtx: &Nvtx, name: impl Fn(usize) -> String) -> Result<(), CudaError> {
         self.cuda.bind()?;
-        self.fork()?;
-        let mut i = 0;
         for group in self.launches.chunk_by(|a, b| a.0 == b.0) {
-            let mut launches = i..i + group.len();
             nvtx.range(&name(group[0].0), || {
-                launches.try_for_each(|i| self.issue(i))
+                let mut launches = group.iter();
+                launches.try_for_each(|(_, launch)| self.cuda.launch(launch))
             })?;
-            i += group.len();
         }
-        self.join()
+        Ok(())
     }
 
     /// Runs the launches of `node` alone.
@@ -218,7 +109,7 @@ impl Program {
         self.launches
             .iter()
             .filter(|(n, _)| *n == node)
-            .try_for_each(|(_, launch)| self.cuda.launch(launch, Lane::Main))
+            .try_for_each(|(_, launch)| self.cuda.launch(launch))
     }
 
     /// Runs all of them one by one, and waits: the time that each of `nodes` nodes took on the device.
@@ -247,7 +138,7 @@ impl Program {
         let mut marks = Vec::with_capacity(self.launches.len() + 1);
         marks.push(mark()?);
         for (_, launch) in &self.launches {
-            self.cuda.launch(launch, Lane::Main)?;
+            self.cuda.launch(launch)?;
             marks.push(mark()?);
         }
         self.cuda.synchronize()?;

@@ -1,24 +1,22 @@
 //! A planned tape on a CUDA device: launches made once, replayed as a graph.
 
-mod draft;
-
 use super::DeviceError;
 use super::checked::Numbers;
 use crate::device::Gpu;
 use crate::device::cuda::{
-    Access, Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Precision, Program,
-    Returns, Staging, routes,
+    Args, CudaError, DeviceBuffer, Elem, Kernel, Launch, Lowering, Operands, Precision, Program,
+    Returns, Staging, View, stored,
 };
 use crate::device::memory::align_up;
 use crate::device::view::Layout;
-use crate::tape::branch::Branch;
-use crate::tape::plan::Plan;
+use crate::tape::plan::{Interval, Plan};
 use crate::tape::state::{DeviceState, State};
 use crate::tape::{ARENAS, Arena, DType, Kind, Tape, Var};
-pub(super) use draft::Draft;
-use draft::{Bases, bytes_of, is_state, lower, offsets};
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
+
+/// Where memory seems to lie while the tape is planned: apart, and aligned like the real thing.
+const NOWHERE: u64 = 1 << 41;
 
 /// The activations on the device, and the program that works on them.
 pub(super) struct GpuEngine {
@@ -33,12 +31,73 @@ pub(super) struct GpuEngine {
     requests: Vec<usize>,
     offsets: HashMap<Var, usize>,
     lowering: Lowering,
-    branch: Branch,
     /// One program for each arena that weights were read from, with the addresses it was made for.
     programs: Vec<(Arena, Bases, Program)>,
     changes_state: bool,
     /// The program that runs node by node.
     current: Option<usize>,
+}
+
+/// Addresses of everything a program works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bases {
+    activations: u64,
+    arenas: [u64; ARENAS],
+    /// bf16 copy of the weights, 0 if there is none.
+    half: u64,
+}
+
+/// A tape planned for a GPU before anything is there: what it takes.
+pub(super) struct Draft {
+    pub plan: Plan,
+    elems: HashMap<Var, Elem>,
+    /// Byte offsets of the memory that ops asked for.
+    requests: Vec<usize>,
+    lowering: Lowering,
+    kernels: BTreeSet<Kernel>,
+}
+
+impl Draft {
+    /// Asks every op what it wants, with invented addresses.
+    pub fn new(tape: &Tape, gpu: &Gpu) -> Result<Self, CudaError> {
+        let elems = elements(tape, gpu.precision);
+        let mut lowering = Lowering::new(gpu.cuda.clone(), gpu.precision);
+        let bytes_of = |var: Var| bytes_of(tape, &elems, var);
+        let (first, _) = Plan::with(tape, bytes_of, &[]);
+        let bases = Bases {
+            activations: NOWHERE,
+            arenas: std::array::from_fn(|i| (NOWHERE << 1) + ((i as u64) << 36)),
+            half: match gpu.precision {
+                Precision::Bf16 => NOWHERE << 2,
+                _ => 0,
+            },
+        };
+        lower(&mut lowering, tape, &elems, &offsets(tape, &first), &bases)?;
+        let launches = lowering.take_launches()?;
+        let extras: Vec<Interval> = lowering
+            .requests()
+            .iter()
+            .map(|r| Interval {
+                start: r.first,
+                end: r.last,
+                bytes: r.bytes,
+            })
+            .collect();
+        let (plan, requests) = Plan::with(tape, bytes_of, &extras);
+        Ok(Self {
+            plan,
+            elems,
+            requests,
+            lowering,
+            kernels: launches.into_iter().map(|l| l.1.kernel).collect(),
+        })
+    }
+}
+
+/// Bytes of the buffer of root `var` on the device.
+fn bytes_of(tape: &Tape, elems: &HashMap<Var, Elem>, var: Var) -> usize {
+    let elem = elems.get(&var).copied();
+    tape.ty(var).len() * elem.map_or(tape.ty(var).dtype.bytes(), Elem::bytes)
 }
 
 impl GpuEngine {
@@ -50,7 +109,6 @@ impl GpuEngine {
             requests,
             lowering,
             kernels,
-            branch,
         } = Draft::new(tape, &gpu)?;
         gpu.cuda.prepare(&kernels, &*gpu.progress)?;
         let arena = DeviceBuffer::new(&gpu.cuda, plan.peak_bytes, "the step's activations")?;
@@ -74,7 +132,6 @@ impl GpuEngine {
             elems,
             requests,
             lowering,
-            branch,
             programs: Vec::new(),
             changes_state,
             current: None,
@@ -92,19 +149,13 @@ impl GpuEngine {
             self.programs.remove(i);
         }
         let start = self.arena.pointer();
-        let places: Vec<u64> = self.requests.iter().map(|&r| start + r as u64).collect();
-        self.lowering.place(places.clone());
-        let mut accesses = lower(&mut self.lowering, tape, &self.elems, &self.offsets, &bases)?;
-        for (request, &place) in self.lowering.requests().iter().zip(&places) {
-            for (i, &user) in request.users.iter().enumerate() {
-                accesses[user].push(Access::flat(place, request.bytes as u64, i == 0));
-            }
-        }
+        let places = self.requests.iter().map(|&r| start + r as u64).collect();
+        self.lowering.place(places);
+        lower(&mut self.lowering, tape, &self.elems, &self.offsets, &bases)?;
         let launches = self.lowering.take_launches()?;
         let kernels: BTreeSet<Kernel> = launches.iter().map(|l| l.1.kernel.clone()).collect();
         self.gpu.cuda.prepare(&kernels, &*self.gpu.progress)?;
-        let routes = routes(&self.branch.beside, &accesses);
-        let program = Program::branched(self.gpu.cuda.clone(), launches, &routes)?;
+        let program = Program::new(self.gpu.cuda.clone(), launches);
         self.programs.push((weights, bases, program));
         Ok(self.programs.len() - 1)
     }
@@ -360,6 +411,102 @@ fn cast(from: u64, to: u64, elements: usize) -> Launch {
         shared: 0,
         args: Args::new().ptr(from).ptr(to).u64(elements as u64),
     }
+}
+
+fn is_state(tape: &Tape, var: Var) -> bool {
+    matches!(tape.kind(var), Kind::State(..))
+}
+
+/// What every f32 buffer is stored as: a function of its shape, and of the op that makes it.
+fn elements(tape: &Tape, precision: Precision) -> HashMap<Var, Elem> {
+    let mut exact: HashMap<Var, bool> = HashMap::new();
+    let mut roots: BTreeSet<Var> = BTreeSet::new();
+    for node in tape.nodes() {
+        for (i, &output) in node.outputs.iter().enumerate() {
+            if tape.root(output) == output {
+                exact.insert(output, node.op.exact(i));
+            }
+        }
+        let operands = node.inputs.iter().chain(&node.outputs);
+        roots.extend(operands.map(|&v| tape.root(v)));
+    }
+    roots
+        .into_iter()
+        .map(|root| {
+            let ty = tape.ty(root);
+            let elem = match ty.dtype {
+                DType::U8 => Elem::U8,
+                DType::U32 => Elem::U32,
+                DType::F32 if is_state(tape, root) => Elem::F32,
+                DType::F32 => {
+                    let exact = exact.get(&root).copied().unwrap_or(false);
+                    stored(precision, &ty.shape, exact)
+                }
+            };
+            (root, elem)
+        })
+        .collect()
+}
+
+fn offsets(tape: &Tape, plan: &Plan) -> HashMap<Var, usize> {
+    let nodes = tape.nodes().iter();
+    let vars = nodes.flat_map(|n| n.inputs.iter().chain(&n.outputs));
+    vars.map(|&v| tape.root(v))
+        .filter_map(|root| Some((root, plan.offset(root)?)))
+        .collect()
+}
+
+/// Asks every op for its launches.
+fn lower(
+    lowering: &mut Lowering,
+    tape: &Tape,
+    elems: &HashMap<Var, Elem>,
+    offsets: &HashMap<Var, usize>,
+    bases: &Bases,
+) -> Result<(), CudaError> {
+    let view = |var: Var| {
+        let root = tape.root(var);
+        let elem = elems.get(&root).copied().unwrap_or(Elem::F32);
+        let layout = tape.layout(var);
+        let start = match *tape.kind(var) {
+            Kind::State(arena, offset) => bases.arenas[arena as usize] + (offset * 4) as u64,
+            _ => bases.activations + offsets.get(&root).copied().unwrap_or_default() as u64,
+        };
+        View {
+            pointer: start + (layout.offset * elem.bytes()) as u64,
+            elem,
+            shape: layout.shape,
+            ld: layout.ld,
+            sample: layout.sample_stride,
+        }
+    };
+    let half = |var: Var| match *tape.kind(var) {
+        Kind::State(Arena::Params, offset) if bases.half != 0 => Some(View {
+            pointer: bases.half + ((offset + tape.layout(var).offset) * 2) as u64,
+            elem: Elem::Bf16,
+            ..view(var)
+        }),
+        _ => None,
+    };
+    for (i, node) in tape.nodes().iter().enumerate() {
+        if node.op.is_view() {
+            continue;
+        }
+        let operands = Operands {
+            inputs: node.inputs.iter().map(|&v| (view(v), v.id())).collect(),
+            halves: node.inputs.iter().map(|&v| half(v)).collect(),
+            outputs: node.outputs.iter().map(|&v| view(v)).collect(),
+            half_outputs: node.outputs.iter().map(|&v| half(v)).collect(),
+        };
+        node.op
+            .cuda(&mut lowering.call(i, operands))
+            .map_err(|missing| CudaError::Unsupported {
+                scope: node.scope.clone(),
+                op: node.op.name().to_string(),
+                what: missing.0,
+            })?;
+    }
+    Ok(())
 }
 
 /// Panics if the tape addresses more state than there is: the caller mixed two models.

@@ -16,7 +16,6 @@ pub enum Kind {
     Uninitialised,
     SharedRace,
     GlobalRace,
-    MissingEdge,
     SameAddress,
     Barrier,
     Deadlock,
@@ -38,7 +37,6 @@ impl Kind {
             Kind::Uninitialised => "uninitialised read",
             Kind::SharedRace => "shared memory race",
             Kind::GlobalRace => "global memory race",
-            Kind::MissingEdge => "missing edge",
             Kind::SameAddress => "lanes store different values to one address",
             Kind::Barrier => "divergent barrier",
             Kind::Deadlock => "barrier that nobody completes",
@@ -53,7 +51,7 @@ impl Kind {
 }
 
 /// Where in a launch.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Location {
     /// The instruction.
     pub pc: u32,
@@ -72,7 +70,7 @@ pub struct Location {
 pub struct Finding {
     /// What.
     pub kind: Kind,
-    /// In which kernel; none, if it concerns several.
+    /// In which kernel.
     pub kernel: String,
     /// Where it happened first.
     pub at: Location,
@@ -86,21 +84,6 @@ pub struct Finding {
     pub count: u64,
 }
 
-impl Finding {
-    /// What two nodes of a graph do to each other.
-    pub fn of_graph(text: String) -> Finding {
-        Finding {
-            kind: Kind::MissingEdge,
-            kernel: String::new(),
-            at: Location::default(),
-            ptx: String::new(),
-            file: String::new(),
-            text,
-            count: 1,
-        }
-    }
-}
-
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Location {
@@ -110,11 +93,13 @@ impl fmt::Display for Finding {
             lane,
             ..
         } = self.at;
-        write!(f, "vgpu: {}: {}", self.kind.name(), self.text)?;
-        if self.kernel.is_empty() {
-            return Ok(());
-        }
-        write!(f, " in {}", self.kernel)?;
+        write!(
+            f,
+            "vgpu: {}: {} in {}",
+            self.kind.name(),
+            self.text,
+            self.kernel
+        )?;
         write!(f, ", block ({x},{y},{z}), warp {warp}, lane {lane}")?;
         if source.line > 0 {
             write!(f, ", {}:{}", self.file, source.line)?;

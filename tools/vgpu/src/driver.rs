@@ -7,7 +7,6 @@ use crate::decode::Loaded;
 use crate::decode::kernel::Kernel;
 use crate::device::Device;
 use crate::machine::{Machine, Shape};
-use crate::overlap::Job;
 use crate::stats;
 use crate::stream::{Event, Graph, Stream, Work};
 use std::collections::HashMap;
@@ -85,8 +84,6 @@ pub struct Driver {
     pub mapped: HashMap<u64, u64>,
     /// Modelled seconds of all work so far.
     pub now: f64,
-    /// The last kernel as part of a graph.
-    pub job: Option<Job>,
     started: std::time::Instant,
     next: u64,
     error: Option<(u32, ThreadId)>,
@@ -141,7 +138,6 @@ impl Driver {
             pinned: HashMap::new(),
             mapped: HashMap::new(),
             now: 0.0,
-            job: None,
             started: std::time::Instant::now(),
             next: 0x1000,
             error: None,
@@ -352,8 +348,6 @@ impl Driver {
         );
         summary.useful_flop = self.useful.remove(&thread);
         self.now += summary.seconds + crate::model::NODE;
-        let job = Job::kernel(&summary.load(), summary.seconds, &self.device);
-        self.job = Some(job);
         if let Some(path) = &self.config.stats {
             append(path, &summary.json());
         }
@@ -370,14 +364,6 @@ impl Driver {
             self.device
                 .levels(threads, sass.map_or(0, |k| k.registers), shared)
         })
-    }
-
-    /// Notes what a graph leaves open.
-    pub fn missing_edges(&mut self, wrong: Vec<String>) {
-        let findings: Vec<Finding> = wrong.into_iter().map(Finding::of_graph).collect();
-        self.report(&findings);
-        let thread = std::thread::current().id();
-        self.findings.entry(thread).or_default().extend(findings);
     }
 
     fn report(&self, findings: &[Finding]) {

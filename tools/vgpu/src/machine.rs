@@ -7,7 +7,6 @@ use crate::decode::kernel::Kernel;
 use crate::decode::{Loaded, load};
 use crate::exec::launch::{Launch, Options};
 use crate::exec::memory::Memory;
-use crate::graph_race::Footprint;
 use std::sync::{Mutex, PoisonError};
 
 /// What a launch is asked to do.
@@ -79,11 +78,6 @@ impl Machine {
     /// Text that is no PTX.
     pub fn load(&mut self, ptx: &str) -> Result<Loaded, String> {
         load(ptx, &mut self.memory)
-    }
-
-    /// What the last launch touched.
-    pub fn footprint(&self) -> Footprint {
-        Footprint::of_launch(&self.memory, self.epoch)
     }
 
     /// Launches a kernel with the bytes of its parameters.

@@ -44,7 +44,7 @@ pub struct Time {
 /// Seconds that a kernel costs beside its own, as a node of a graph.
 pub const NODE: f64 = 1.2e-6;
 /// Clocks from a block's start to its first useful result.
-pub const FILL: f64 = 700.0;
+const FILL: f64 = 700.0;
 /// Clocks that a load from L2 or DRAM takes.
 const LATENCY: f64 = 400.0;
 /// Loads that a warp has in flight.

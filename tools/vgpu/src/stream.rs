@@ -2,9 +2,7 @@
 
 use crate::driver::{Driver, Function, code};
 use crate::exec::launch::{Order, next};
-use crate::graph_race::{self, Footprint};
 use crate::machine::Shape;
-use crate::overlap::{Job, makespan};
 
 /// A piece of work on a stream or in a graph.
 #[derive(Clone, Debug)]
@@ -56,18 +54,6 @@ pub enum Work {
     Nothing,
 }
 
-impl Work {
-    /// What it is, in a word.
-    pub fn name(&self) -> &str {
-        match self {
-            Work::Kernel { function, .. } => &function.name,
-            Work::ToDevice { .. } | Work::ToHost { .. } | Work::Within { .. } => "copy",
-            Work::Fill { .. } => "fill",
-            _ => "no work on memory",
-        }
-    }
-}
-
 /// A stream.
 #[derive(Clone, Debug, Default)]
 pub struct Stream {
@@ -75,8 +61,6 @@ pub struct Stream {
     pub queue: std::collections::VecDeque<Work>,
     /// The graph that it is captured into, and the nodes that the next one depends on.
     pub capture: Option<(u64, Vec<usize>)>,
-    /// Of streams that are ready, the one with the lowest number goes first.
-    pub priority: i32,
     /// It started its capture itself.
     pub origin: bool,
     /// Whom its capture forbids what it does not allow: everybody (0), the thread that began it (1), or
@@ -104,8 +88,6 @@ pub struct Node {
     pub work: Work,
     /// The nodes before it.
     pub after: Vec<usize>,
-    /// Its stream's.
-    pub priority: i32,
 }
 
 /// A graph, instantiated or not.
@@ -174,7 +156,6 @@ impl Driver {
             graph.nodes.push(Node {
                 work,
                 after: std::mem::take(after),
-                priority: state.priority,
             });
             after.push(graph.nodes.len() - 1);
             return Ok(());
@@ -233,8 +214,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Executes a graph's nodes in an order that its edges allow: forwards the oldest of those that may run,
-    /// backwards the youngest. So backwards a branch runs as late as it may, and what lacks an edge as early.
+    /// Executes a graph's nodes in an order that its edges allow.
     fn replay(&mut self, id: u64) -> Result<(), u32> {
         let graph = self.graphs.get(&id).cloned().ok_or(code::INVALID_HANDLE)?;
         let mut waiting: Vec<usize> = graph.nodes.iter().map(|n| n.after.len()).collect();
@@ -242,9 +222,6 @@ impl Driver {
             .filter(|n| waiting[*n] == 0)
             .collect();
         let mut seed = self.config.launch.order.seed() ^ id;
-        let start = self.now;
-        let mut jobs = vec![Job::other(0.0); graph.nodes.len()];
-        let mut footprints = vec![Footprint::default(); graph.nodes.len()];
         while !ready.is_empty() {
             let pick = match self.config.launch.order {
                 Order::Forward => 0,
@@ -252,7 +229,7 @@ impl Driver {
                 Order::Random(_) => (next(&mut seed) % ready.len() as u64) as usize,
             };
             let n = ready.remove(pick);
-            (jobs[n], footprints[n]) = self.perform_node(&graph.nodes[n])?;
+            self.perform(graph.nodes[n].work.clone())?;
             for (k, node) in graph.nodes.iter().enumerate() {
                 if node.after.contains(&n) {
                     waiting[k] -= 1;
@@ -263,31 +240,7 @@ impl Driver {
             }
             ready.sort_unstable();
         }
-        self.now = start + makespan(&jobs, &self.device);
-        if self.config.launch.race && !self.config.launch.fast {
-            self.missing_edges(graph_race::find(&graph.nodes, &footprints));
-        }
         Ok(())
-    }
-
-    /// Executes a node: how long it takes, and what it touched, where races are looked for.
-    fn perform_node(&mut self, node: &Node) -> Result<(Job, Footprint), u32> {
-        let before = self.now;
-        self.job = None;
-        self.perform(node.work.clone())?;
-        let job = self.job.take();
-        let job = job.unwrap_or_else(|| Job::other(self.now - before));
-        let footprint = match &node.work {
-            _ if !self.config.launch.race => Footprint::default(),
-            Work::Kernel { .. } => self.machine.footprint(),
-            other => Footprint::of_copy(other),
-        };
-        let job = Job {
-            priority: node.priority,
-            after: node.after.clone(),
-            ..job
-        };
-        Ok((job, footprint))
     }
 
     /// In late mode, runs a stream's queue to its end, others only as far as it waits for them: work that

@@ -1,6 +1,5 @@
 //! Initialisation, devices, contexts.
 
-use super::stream::PRIORITIES;
 use super::{driver, put, put_string};
 use crate::driver::{Driver, code, init, with};
 use std::cell::Cell;
@@ -173,8 +172,8 @@ driver! {
     }
 
     fn cuCtxGetStreamPriorityRange(least: *mut c_int, greatest: *mut c_int) {
-        if !least.is_null() { put(least, PRIORITIES[0])?; }
-        if greatest.is_null() { Ok(()) } else { put(greatest, PRIORITIES[1]) }
+        if !least.is_null() { put(least, 0)?; }
+        if greatest.is_null() { Ok(()) } else { put(greatest, -5) }
     }
 
     fn cuPointerGetAttribute(value: *mut c_void, attribute: c_int, address: u64) {

@@ -6,19 +6,10 @@ use crate::driver::{code, with};
 use crate::stream::{Event, Stream, Work};
 use std::ffi::{c_int, c_uint, c_void};
 
-/// The last and the first in turn.
-pub const PRIORITIES: [i32; 2] = [0, -5];
-
-fn create(at: *mut u64, priority: i32) -> Result<(), u32> {
+fn create(at: *mut u64) -> Result<(), u32> {
     with(|d| {
         let handle = d.handle();
-        // What is out of range becomes the nearest that is not.
-        let priority = priority.clamp(PRIORITIES[1], PRIORITIES[0]);
-        let stream = Stream {
-            priority,
-            ..Stream::default()
-        };
-        d.streams.insert(handle, stream);
+        d.streams.insert(handle, Stream::default());
         put(at, handle)
     })
 }
@@ -37,11 +28,11 @@ fn elapsed(ms: *mut f32, start: u64, end: u64) -> Result<(), u32> {
 
 driver! {
     fn cuStreamCreate(at: *mut u64, _flags: c_uint) {
-        create(at, 0)
+        create(at)
     }
 
-    fn cuStreamCreateWithPriority(at: *mut u64, _flags: c_uint, priority: c_int) {
-        create(at, priority)
+    fn cuStreamCreateWithPriority(at: *mut u64, _flags: c_uint, _priority: c_int) {
+        create(at)
     }
 
     fn cuStreamDestroy_v2(on: u64) {

@@ -333,39 +333,6 @@ impl Memory {
         shadow.iter().filter(|&&v| v == 0).count() as u64
     }
 
-    /// The bytes that launch number `epoch` has read and written, as ranges in order; of buffers that carry what
-    /// the hunt for races needs, all of them.
-    pub fn touched_by(&self, epoch: u8) -> [Vec<[u64; 2]>; 2] {
-        let mut found = [Vec::new(), Vec::new()];
-        for buffer in self.live.values() {
-            let Some(races) = &buffer.races else {
-                continue;
-            };
-            // SAFETY: two bytes for each sector, and one word for each byte, were allocated; nothing is running.
-            let (sectors, cells) = unsafe {
-                let sectors = (buffer.size / 32 + 1) as usize;
-                (
-                    std::slice::from_raw_parts(buffer.touched.at.cast::<[u8; 2]>(), sectors),
-                    std::slice::from_raw_parts(races.at.cast::<[u32; 2]>(), buffer.size as usize),
-                )
-            };
-            let touched = sectors.iter().enumerate();
-            for (sector, _) in touched.filter(|(_, by)| by.contains(&epoch)) {
-                let from = 32 * sector;
-                let to = cells.len().min(from + 32);
-                for (at, [writer, reader]) in cells[from..to].iter().enumerate() {
-                    let byte = buffer.base + (from + at) as u64;
-                    for (list, who) in found.iter_mut().zip([reader, writer]) {
-                        if who >> 24 == u32::from(epoch) {
-                            extend(list, byte);
-                        }
-                    }
-                }
-            }
-        }
-        found
-    }
-
     /// Forgets which sectors earlier launches touched, when their numbers run out.
     pub fn forget_touches(&mut self) {
         for buffer in self.live.values() {
@@ -378,14 +345,6 @@ impl Memory {
                 unsafe { std::ptr::write_bytes(races.at, 0, buffer.size as usize * 8) };
             }
         }
-    }
-}
-
-/// Adds the next byte to ranges in order.
-fn extend(ranges: &mut Vec<[u64; 2]>, byte: u64) {
-    match ranges.last_mut() {
-        Some(last) if last[1] == byte => last[1] += 1,
-        _ => ranges.push([byte, byte + 1]),
     }
 }
 
