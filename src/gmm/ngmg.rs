@@ -367,7 +367,7 @@ impl Kernel {
     }
 
     /// First column of row j and its entries before kappa.
-    fn row(&self, j: usize) -> (usize, &[f64]) {
+    pub fn row(&self, j: usize) -> (usize, &[f64]) {
         match &self.entries {
             Entries::Toeplitz { padded } => {
                 let taps = &padded[BLOCK..padded.len() - BLOCK];
@@ -383,7 +383,8 @@ impl Kernel {
         }
     }
 
-    fn scale(&self, j: usize) -> f64 {
+    /// kappa of row j.
+    pub fn scale(&self, j: usize) -> f64 {
         self.scale[j.min(self.scale.len() - 1)]
     }
 

@@ -1,8 +1,8 @@
 //! The negative Gaussian mixture gradient of a batch of weights: NGMG(c, t) = M min(c - t, 0) (paper
-//! Eq. 13; [`crate::gmm::ngmg`] has the conventions). The kernel matrix is never stored: on the grid
-//! mu_j = j it has 2 R + 1 different entries.
+//! Eq. 13; [`crate::gmm::ngmg`] has the conventions). On a uniform grid the kernel matrix has 2 R + 1
+//! different entries and is never stored; off it, it is stored as far as it reaches.
 
-use super::launch::{MOST_BLOCKS, Window, window_threads};
+use super::launch::{MOST_BLOCKS, THREADS, Window, window_threads};
 use crate::device::call::Call;
 use crate::device::cuda::{self, Args};
 use crate::gmm::ngmg::{Kernel, KernelSpec, NgmgError, Reach};
@@ -79,6 +79,30 @@ impl Op for Ngmg {
     }
 
     fn cuda(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
+        if self.kernel.taps().is_some() {
+            self.on_the_grid(call)
+        } else {
+            self.off_the_grid(call);
+            Ok(())
+        }
+    }
+}
+
+/// Rows of the matrix that a block makes, and samples that it makes at once: `kernels/ngmg.cu`.
+const ROWS: usize = THREADS / 32;
+const SAMPLES: usize = 4;
+
+impl Ngmg {
+    fn entry(call: &cuda::Call<'_>, entry: &'static str, threads: usize) -> cuda::Kernel {
+        cuda::Kernel::new("ngmg", entry)
+            .define("TC", call.input(0).elem)
+            .define("TT", call.input(1).elem)
+            .define("TO", call.output(0).elem)
+            .define("THREADS", threads)
+            .define("SAMPLES", SAMPLES)
+    }
+
+    fn on_the_grid(&self, call: &mut cuda::Call<'_>) -> Result<(), cuda::Unsupported> {
         let (current, target, out) = (call.input(0), call.input(1), call.output(0));
         let (b, n) = (out.n(), out.c());
         let window = Window::new(call, &self.kernel)?;
@@ -86,13 +110,34 @@ impl Op for Ngmg {
         let args = Args::new().view(current).view(target);
         let args = args.ptr(window.taps).ptr(window.scales).view(out);
         let args = args.u32(window.per_row.into()).int(window.radius);
-        let kernel = cuda::Kernel::new("ngmg", "ngmg")
-            .define("TC", current.elem)
-            .define("TT", target.elem)
-            .define("TO", out.elem)
-            .define("THREADS", threads);
+        let kernel = Self::entry(call, "ngmg", threads);
         let grid = [n.div_ceil(4 * threads), b.min(MOST_BLOCKS), 1];
         call.launch(kernel, grid, threads, 0, args.int(b).int(n));
         Ok(())
+    }
+
+    /// Every row's entries in f32, with its first column and the place where they start. What is far below
+    /// one in a row may be all that it has, so each is a share of its row's largest.
+    fn off_the_grid(&self, call: &mut cuda::Call<'_>) {
+        let (current, target, out) = (call.input(0), call.input(1), call.output(0));
+        let (b, n) = (out.n(), out.c());
+        let (mut entries, mut scales): (Vec<f32>, Vec<f64>) = Default::default();
+        let mut rows: Vec<u32> = Vec::with_capacity(2 * n + 2);
+        for j in 0..n {
+            let (first, values) = self.kernel.row(j);
+            let largest = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+            rows.extend([first as u32, entries.len() as u32]);
+            entries.extend(values.iter().map(|&v| (v / largest) as f32));
+            scales.push(self.kernel.scale(j) * largest);
+        }
+        rows.extend([0, entries.len() as u32]);
+        let (entries, rows) = (call.table(&entries), call.table(&rows));
+        let args = Args::new().view(current).view(target);
+        let args = args.ptr(entries).ptr(rows).ptr(call.table(&scales));
+        let args = args.view(out);
+        let kernel = Self::entry(call, "ngmg_rows", THREADS);
+        let samples = b.div_ceil(SAMPLES).min(MOST_BLOCKS);
+        let grid = [n.div_ceil(ROWS), samples, 1];
+        call.launch(kernel, grid, THREADS, 0, args.int(b).int(n));
     }
 }

@@ -5,7 +5,7 @@ use super::compare::{ROUNDOFF, close};
 use super::direct::{Data, Recorded, outputs};
 use super::rng::{Rng, seed};
 use gmmk::gmm::entropy::{EntropySpec, Variant};
-use gmmk::gmm::ngmg::{Diagonal, KernelSpec, Norm};
+use gmmk::gmm::ngmg::{Diagonal, Kernel, KernelSpec, Norm, Reach};
 use gmmk::ops::add;
 use gmmk::ops::attribute_loss::{attribute_loss, entropy_loss};
 use gmmk::ops::mean_rows::mean_rows;
@@ -284,6 +284,106 @@ fn ngmg_of_a_batch() {
                 })
                 .collect();
             // Rounded once; entries of a wide kernel that are cut are below 1.5e-8 of the largest.
+            close(&got[0], &want, 2.0 * ROUNDOFF, 0.0)
+                .unwrap_or_else(|e| panic!("{norm:?} {diagonal:?} {sigma} {shape:?}: {e}"));
+        }
+    }
+}
+
+/// Positions on no grid, in one dimension (rising) or two; for small sigmas no two of them close.
+fn scattered(rng: &mut Rng, n: usize, dims: usize, sigma: f64) -> Vec<f64> {
+    if sigma < 0.1 {
+        return (0..n)
+            .map(|i| i as f64 + 0.15 * (13.0 * i as f64).sin())
+            .collect();
+    }
+    let mut mu: Vec<f64> = rng
+        .normals(n * dims, 0.0, 0.3 * n as f64)
+        .into_iter()
+        .map(f64::from)
+        .collect();
+    if dims == 1 {
+        mu.sort_by(f64::total_cmp);
+        // No two at the same place.
+        let apart = mu.iter_mut().enumerate();
+        apart.for_each(|(i, m)| *m += 1e-3 * i as f64);
+    }
+    mu
+}
+
+#[test]
+fn ngmg_off_a_grid() {
+    let near = Reach::Sigmas(3.0);
+    let specs = [
+        (1, Norm::Density, Diagonal::Zero, 2.0, Reach::All),
+        (2, Norm::Density, Diagonal::Keep, 3.0, Reach::All),
+        (1, Norm::Row, Diagonal::Keep, 0.8, near),
+        (2, Norm::Mass, Diagonal::Zero, 5.0, Reach::All),
+        (1, Norm::Unit, Diagonal::Keep, 11.0, near),
+        // Entries below f32's range, whose sum is one.
+        (1, Norm::Row, Diagonal::Zero, 0.08, Reach::All),
+    ];
+    for (i, (dims, norm, diagonal, sigma, reach)) in specs.into_iter().enumerate() {
+        for shape in [[1, 2], [3, 3], [2, 40], [9, 129], [2, 700]] {
+            let mut rng = Rng::new(seed(64_000 + i as u64));
+            let [b, n] = shape;
+            let mu = scattered(&mut rng, n, dims, sigma);
+            let (c, t) = (
+                weights(&mut rng, shape, false),
+                weights(&mut rng, shape, true),
+            );
+            let spec = KernelSpec {
+                sigma,
+                norm,
+                diagonal,
+                reach,
+            };
+            let got = outputs(|tape| {
+                let [current, target] =
+                    ["current", "target"].map(|name| tape.input(name, TensorType::f32(&shape)));
+                let kernel = match dims {
+                    1 => Kernel::line(&mu, spec),
+                    _ => Kernel::points(&mu, dims, spec),
+                };
+                let kernel = kernel.unwrap();
+                // Two positions are a grid of their own.
+                assert_eq!(kernel.taps().is_some(), n == 2 && dims == 1);
+                Recorded {
+                    inputs: vec![
+                        (current, Data::F32(c.clone())),
+                        (target, Data::F32(t.clone())),
+                    ],
+                    outputs: vec![ngmg(tape, current, target, kernel).unwrap()],
+                }
+            });
+            let m = |j: usize, i: usize| {
+                let at = |i: usize| &mu[i * dims..(i + 1) * dims];
+                let axes = at(j).iter().zip(at(i));
+                let square: f64 = axes.map(|(a, b)| (a - b).powi(2)).sum();
+                let far = match reach {
+                    Reach::All => false,
+                    Reach::Sigmas(r) => square.sqrt() > r * sigma,
+                };
+                match far || (j == i && diagonal == Diagonal::Zero) {
+                    true => 0.0,
+                    false => (-0.5 * square / (sigma * sigma)).exp(),
+                }
+            };
+            let row_sum = |j: usize| (0..n).map(|i| m(j, i)).sum::<f64>();
+            let largest = (0..n).map(row_sum).fold(0.0, f64::max);
+            let kappa = |j: usize| match norm {
+                Norm::Density => (sigma * (2.0 * std::f64::consts::PI).sqrt()).powi(-(dims as i32)),
+                Norm::Unit => 1.0,
+                Norm::Mass => 1.0 / largest,
+                Norm::Row => 1.0 / row_sum(j),
+            };
+            let deficit = |at: usize| (f64::from(c[at]) - f64::from(t[at])).min(0.0);
+            let want: Vec<f64> = (0..b * n)
+                .map(|at| {
+                    let (row, j) = (at / n * n, at % n);
+                    kappa(j) * (0..n).map(|i| m(j, i) * deficit(row + i)).sum::<f64>()
+                })
+                .collect();
             close(&got[0], &want, 2.0 * ROUNDOFF, 0.0)
                 .unwrap_or_else(|e| panic!("{norm:?} {diagonal:?} {sigma} {shape:?}: {e}"));
         }
