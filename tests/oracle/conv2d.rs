@@ -351,6 +351,7 @@ fn winograd_around_the_tiles() {
         [5, 7, 4, 16],
         [1, 37, 9, 16],
         [2, 9, 26, 16],
+        [2, 20, 19, 16],
     ];
     for (i, input) in inputs.into_iter().enumerate() {
         let size = Size {

@@ -144,8 +144,11 @@ impl Few {
         products: &mut [f32],
         add: bool,
     ) {
-        let step = self.grid.task_tiles();
-        for (unit, first) in (0..self.tiles).step_by(step).enumerate() {
+        let mut first = 0;
+        for unit in 0..self.grid.tasks.count() {
+            // The last unit of a picture may be smaller.
+            let (place, pixels) = self.grid.tasks.task(unit);
+            let tiles = self.grid.bands(place, pixels).count() * self.grid.columns();
             for panel in 0..block.panels() {
                 let width = block.width(panel);
                 let term = Term {
@@ -165,9 +168,9 @@ impl Few {
                     ld: WIDTH,
                     add,
                 };
-                let tiles = step.min(self.tiles - first);
                 gemm::multiply_panel([tiles, width], &term, self.c, sums);
             }
+            first += tiles;
         }
     }
 
